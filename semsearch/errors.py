@@ -1,0 +1,67 @@
+"""Every error semsearch raises on purpose: each says what is wrong, with the values, and what mends it."""
+
+from __future__ import annotations
+
+__all__ = [
+    "IndexCorrupt",
+    "IndexIncompatible",
+    "IndexLocked",
+    "IndexNotFound",
+    "InvalidInput",
+    "LoadError",
+    "MissingExtra",
+    "ModelError",
+    "SemsearchError",
+]
+
+
+class SemsearchError(Exception):
+    """Base of all errors a caller may want to catch; its text is meant for the user."""
+
+
+class InvalidInput(SemsearchError, ValueError):
+    """An argument is out of range or contradicts another one."""
+
+
+class MissingExtra(SemsearchError, ImportError):
+    """A library of an optional extra is not installed; the text holds the install line."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} is not installed. Install it with: pip install 'semsearch[{extra}]'")
+        self.extra = extra
+
+
+class ModelError(SemsearchError):
+    """A model cannot be found, fails verification, or cannot be run."""
+
+
+class IndexNotFound(SemsearchError):
+    """There is no index where one was asked for."""
+
+
+class IndexIncompatible(SemsearchError):
+    """The index was built with another model, dimension or format than the one asked for."""
+
+
+class IndexLocked(SemsearchError):
+    """Another process is writing to the index."""
+
+
+class IndexCorrupt(SemsearchError):
+    """Files of the index contradict each other or cannot be read."""
+
+
+class LoadError(SemsearchError):
+    """A file cannot be turned into documents.
+
+    Attributes:
+        reason: why, in words for the user, without the path.
+        skipped: True when there was nothing to read (empty, binary, unsupported), False when reading failed.
+        retry: True when the cause lies outside the file (permission, a missing extra), so the next run tries again.
+    """
+
+    def __init__(self, reason: str, *, skipped: bool = False, retry: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.skipped = skipped
+        self.retry = retry

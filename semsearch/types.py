@@ -1,0 +1,206 @@
+"""The values that travel between the parts: documents, chunks, hits. All frozen, all plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Chunk",
+    "Document",
+    "Embedder",
+    "FloatArray",
+    "Heading",
+    "Hit",
+    "IntArray",
+    "Neighbors",
+    "Reranker",
+    "Scores",
+    "VectorIndex",
+]
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A heading of a document.
+
+    Attributes:
+        start: character offset in the document's text where the section begins, its heading line included.
+        level: depth, 1 is the outermost.
+        title: the heading's words, without markup.
+    """
+
+    start: int
+    level: int
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text to be found, with what is known about it.
+
+    Attributes:
+        id: unique in an index; a path for a file, `path#row=N` for a row of a table.
+        text: the whole text; every offset counts characters (code points) of it.
+        title: the document's own title, or "" when it has none.
+        source: where it came from, normally an absolute path; "" when it came from no file.
+        metadata: JSON-serialisable values, such as a Markdown page's front matter or a row's other columns.
+        outline: headings in order of `start`.
+        page_starts: offset at which each page begins, ascending, the first 0; empty when the text has no pages.
+    """
+
+    id: str
+    text: str
+    title: str = ""
+    source: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    outline: tuple[Heading, ...] = ()
+    page_starts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A passage of a document: `document.text[start:end] == text`.
+
+    Attributes:
+        id: int64, unique in an index and never used again; 0 before the index has given one.
+        document_id: the `Document.id` it was cut from.
+        ordinal: position among the chunks of its document, from 0.
+        text: the passage.
+        start, end: character offsets in the document's text.
+        line_start, line_end: first and last line of the passage in the document's text, from 1.
+        heading: titles of the sections around it, outermost first, joined by " > "; "" outside any.
+        page: page on which it begins, from 1; None when the document has no pages.
+    """
+
+    id: int
+    document_id: str
+    ordinal: int
+    text: str
+    start: int
+    end: int
+    line_start: int
+    line_end: int
+    heading: str = ""
+    page: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Where a hit's rank came from; larger is better, None where a leg did not score it.
+
+    Attributes:
+        dense: cosine of query and passage vectors, in [-1, 1].
+        lexical: BM25, >= 0, not comparable between queries.
+        fused: what the first stage ranked by; its range depends on the mode.
+        rerank: what the cross-encoder answered, in the model's own range.
+    """
+
+    dense: float | None = None
+    lexical: float | None = None
+    fused: float | None = None
+    rerank: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One answer to a query.
+
+    Attributes:
+        rank: from 1.
+        score: what the ranking is sorted by; larger is better.
+        probability: calibrated P(relevant), or None where the index holds no calibration.
+        chunk: the passage.
+        document: the document around it.
+        scores: the parts of the score.
+    """
+
+    rank: int
+    score: float
+    probability: float | None
+    chunk: Chunk
+    document: Document
+    scores: Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbors:
+    """What a vector search found: one row a query, best first.
+
+    Attributes:
+        ids: int64 (q, k) chunk ids, -1 where fewer than k were found.
+        scores: float32 (q, k) inner products, -inf where fewer than k were found.
+    """
+
+    ids: IntArray
+    scores: FloatArray
+
+
+class Embedder(Protocol):
+    """Texts to unit vectors. Documents and queries are two methods because models may prompt them differently."""
+
+    @property
+    def name(self) -> str:
+        """The model's name, with revision when one was asked for."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the vectors would: weights, pooling and prompts."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Components of a vector."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest text, in `token_spans`, that `embed_documents` reads to its end."""
+        ...
+
+    def token_spans(self, texts: Sequence[str]) -> list[IntArray]:
+        """Character spans (start, end) of each text's tokens, int64 (n_tokens, 2), special tokens and prompts left out."""
+        ...
+
+    def embed_documents(self, texts: Sequence[str]) -> FloatArray:
+        """float32 (n, dim) unit rows, in the order given."""
+        ...
+
+    def embed_queries(self, texts: Sequence[str]) -> FloatArray:
+        """float32 (n, dim) unit rows, in the order given."""
+        ...
+
+
+class Reranker(Protocol):
+    """A model that reads query and passage together."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        ...
+
+    def score(self, query: str, texts: Sequence[str]) -> FloatArray:
+        """float32 (n,) scores in the order given; larger is better."""
+        ...
+
+
+class VectorIndex(Protocol):
+    """Nearest neighbours among unit vectors by inner product."""
+
+    def __len__(self) -> int: ...
+
+    def add(self, ids: IntArray, vectors: FloatArray) -> None:
+        """Add float32 (n, dim) unit rows under int64 (n,) ids that are not in it yet."""
+        ...
+
+    def search(self, queries: FloatArray, k: int, allowed_ids: IntArray | None = None) -> Neighbors:
+        """The k best of float32 (q, dim) queries, ties to the smaller id, among `allowed_ids` when given."""
+        ...
