@@ -157,6 +157,11 @@ class Embedder(Protocol):
         ...
 
     @property
+    def description(self) -> Mapping[str, Any]:
+        """Facts to keep beside the vectors, JSON-serialisable: pooling, prompts, SHA-256 of the weights."""
+        ...
+
+    @property
     def dim(self) -> int:
         """Components of a vector."""
         ...
@@ -167,7 +172,11 @@ class Embedder(Protocol):
         ...
 
     def token_spans(self, texts: Sequence[str]) -> list[IntArray]:
-        """Character spans (start, end) of each text's tokens, int64 (n_tokens, 2), special tokens and prompts left out."""
+        """Character spans (start, end) of each text's tokens, int64 (n_tokens, 2), without special ones and prompts."""
+        ...
+
+    def unknown_share(self, text: str) -> float:
+        """Share of the text's tokens that the vocabulary does not hold, in [0, 1]; 0 for a text without tokens."""
         ...
 
     def embed_documents(self, texts: Sequence[str]) -> FloatArray:

@@ -1,0 +1,410 @@
+"""The write line: paths or documents to a searchable index, touching only what changed."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from semsearch.encoders import DEFAULT_MODEL, load_embedder
+from semsearch.errors import IndexIncompatible, IndexNotFound, InvalidInput, LoadError
+from semsearch.loaders.discovery import find_files
+from semsearch.loaders.pool import LoaderPool
+from semsearch.reports import ChunkCounts, FileCounts, IndexReport, Problem, Progress, RemoveReport
+from semsearch.staging import HASH_BYTES, Stager, clean, document_digest
+from semsearch.store.files import DATABASE, absolute_path, index_path
+from semsearch.store.metadata import FileState
+from semsearch.store.writing import StoreWriter
+from semsearch.types import Document, Embedder
+
+__all__ = ["build_index", "remove"]
+
+RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may change again within one clock tick
+
+
+def build_index(
+    source: str | Path | Iterable[str | Path] | Iterable[Document] | None = None,
+    *,
+    index: str | Path = "default",
+    model: str | None = None,
+    device: str = "auto",
+    embedder: Embedder | None = None,
+    globs: Sequence[str] | None = None,
+    excludes: Sequence[str] | None = None,
+    text_column: str | None = None,
+    rebuild: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> IndexReport:
+    """Make an index, or bring one up to date with the files under some roots, or add documents to it.
+
+    Files that did not change cost a look; of changed ones only new passages are encoded; those that vanished from under
+    the roots disappear from the index. Documents replace those with the same id. All of it becomes visible at once, at
+    the end; a run that is cut off is taken up by the next one where it stopped.
+
+    Args:
+        source: a folder or file, several of them, or documents; None means every root that the index remembers.
+        index: the name of the index, or the path of its folder.
+        model: hub name, `name@revision` or folder of the encoder; by default the index's own, or all-MiniLM-L6-v2.
+        device: where the model runs: `auto`, `cpu`, `cuda`, ...
+        embedder: an encoder in place of `model` and `device`.
+        globs: keep only files whose path matches one of these (`*.md`, `guides/**`); by default as last time.
+        excludes: leave out files whose path matches one of these; by default as last time.
+        text_column: the column of tables that holds the text, where it is not found by itself.
+        rebuild: read and encode everything anew, as another model requires.
+        progress: called after each file and each batch of chunks.
+
+    Raises:
+        InvalidInput: a path does not exist, or a document is not usable.
+        ModelError: the model cannot be found or run.
+        IndexIncompatible: the index was built with another model and `rebuild` is not set.
+        IndexLocked: another process is writing to the index.
+        IndexCorrupt: the index's files cannot be read.
+    """
+    path = index_path(index)
+    roots, documents = _sort_source(source)
+    if source is None and not (path / DATABASE).is_file():
+        raise IndexNotFound(f"there is no index in {path} whose folders could be brought up to date; name a folder")
+    with StoreWriter.open(path) as store:
+        if rebuild and embedder is None and model is None:
+            model = store.meta.get("model", {}).get("name")
+        encoder = _choose_embedder(store, model, device, embedder, rebuild=rebuild)
+        run = _Run(store, encoder, progress, rebuild=rebuild)
+        if documents is None or rebuild:
+            run.sync(_remember_roots(store, roots, globs, excludes, everything=rebuild), text_column)
+        else:
+            run.begin()
+        if rebuild:
+            run.add_documents(store.documents_without_file())
+        if documents is not None:
+            run.add_documents(documents)
+        return run.finish()
+
+
+def remove(items: Sequence[str | Path], *, index: str | Path = "default") -> RemoveReport:
+    """Take files, whole folders or documents (by id) out of an index, and forget the roots among them.
+
+    Nothing is deleted but from the index. A file removed from under a root that stays comes back with the next sync.
+
+    Raises:
+        IndexNotFound: there is no such index.
+        IndexLocked: another process is writing to it.
+    """
+    path = index_path(index)
+    if not (path / DATABASE).is_file():
+        raise IndexNotFound(f"there is no index in {path}, so there is nothing to remove")
+    with StoreWriter.open(path) as store:
+        paths: set[str] = set()
+        keys: set[str] = set()
+        missing = []
+        known_roots = {row[0] for row in store.rows("SELECT path FROM roots")}
+        gone_roots = set()
+        for item in map(str, items):
+            place = absolute_path(item)
+            below = set(store.file_states(place))
+            roots = {r for r in known_roots if r == place or r.startswith(place.rstrip(os.sep) + os.sep)}
+            documents = {
+                row[0] for row in store.rows("SELECT key FROM documents WHERE key = ? AND visible = 1", [item])
+            }
+            if not (below or roots or documents):
+                missing.append(item)
+            paths |= below
+            keys |= documents
+            gone_roots |= roots
+        if not (paths or keys or gone_roots):
+            return RemoveReport(path, 0, 0, (), tuple(missing))
+        store.drop_staged()
+        n_before = store.count_chunks()
+        n_dropped = store.publish(drop_paths=paths, drop_keys=keys, drop_roots=gone_roots)
+        n_chunks = n_before - store.count_chunks()
+        return RemoveReport(path, n_dropped, n_chunks, tuple(sorted(gone_roots)), tuple(missing))
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    path: str
+    globs: tuple[str, ...]
+    excludes: tuple[str, ...]
+
+
+class _Run:
+    """One run of the write line over one index."""
+
+    def __init__(
+        self,
+        store: StoreWriter,
+        embedder: Embedder,
+        progress: Callable[[Progress], None] | None,
+        *,
+        rebuild: bool,
+    ) -> None:
+        self._started = time.monotonic()
+        self._store = store
+        self._embedder = embedder
+        self._progress = progress
+        self._stager = Stager(store, embedder, lambda: self._tell(""))
+        self._counts = dict.fromkeys(("indexed", "unchanged", "skipped", "failed"), 0)
+        self._problems: list[Problem] = []
+        self._n_total = 0
+        self._vanished: list[str] = []
+        self._drop_keys: list[str] = []
+        self._is_current = store.meta.get("settings") == self._stager.settings and not rebuild
+        self._has_changes = not self._is_current
+
+    def begin(self, keep: Iterable[str] = ()) -> None:
+        """Forget what an earlier run left staged, but for these files, which this one takes over."""
+        self._store.drop_staged(keep)
+        self._store.set_meta(pending_settings=self._stager.settings)
+
+    def add_documents(self, documents: Iterable[Document]) -> None:
+        """Stage documents given as such, replacing those with the same id."""
+        for given in documents:
+            document = clean(given)
+            self._n_total += 1
+            if self._is_current and self._store.document_digest(document.id) == document_digest(document):
+                self._counts["unchanged"] += 1
+            elif document.text.strip():
+                self._stager.add(document, None)
+                self._has_changes = True
+                self._counts["indexed"] += 1
+            else:
+                self._drop_keys.append(document.id)
+                self._has_changes = True
+                self._report(Problem(document.id, "empty text", failed=False))
+            self._tell(document.id)
+        self._stager.flush()
+
+    def sync(self, roots: Sequence[_Root], text_column: str | None) -> None:
+        """Stage what is new or changed under these roots, and note what vanished."""
+        known: dict[str, FileState] = {}
+        pending: dict[str, FileState] = {}
+        for root in roots:
+            known.update(self._store.file_states(root.path))
+            pending.update(self._store.file_states(root.path, pending=True))
+        found, left_out = _look(roots)
+        resumable = self._store.meta.get("pending_settings") == self._stager.settings
+        adopted = [p for p in found if resumable and p in pending and _same_stat(p, pending[p])]
+        self.begin(keep=adopted)
+        self._n_total += len(found) + len(left_out)
+        for path in adopted:
+            self._adopt(pending[path])
+        for path, reason in left_out.items():
+            self._leave_out(path, reason, known.get(path))
+        taken = set(adopted)
+        self._read([p for p in found if p not in taken and not self._unchanged(p, known.get(p))], text_column)
+        self._vanished = sorted(known.keys() - set(found) - left_out.keys())
+
+    def _adopt(self, state: FileState) -> None:
+        """Count a file that a run which was cut off had already dealt with."""
+        self._has_changes = True
+        self._stager.n_reused += self._store.count_staged_chunks(state.path)
+        self._outcome(state)
+
+    def _leave_out(self, path: str, reason: str, before: FileState | None) -> None:
+        """Report a file that is not to be read."""
+        state = FileState(path, -1, -1, None, "skipped", reason, time.time_ns())
+        if before is None or (before.status, before.reason) != (state.status, reason):
+            self._stager.add_file(state)
+            self._has_changes = True
+        self._outcome(state)
+
+    def _unchanged(self, path: str, before: FileState | None) -> bool:
+        """Whether a file is as it was, by its stat or, in doubt, by its bytes; counts it if so."""
+        if before is None or before.content_hash is None or not self._is_current:
+            return False
+        if not _same_stat(path, before):
+            now = _state(path)
+            if now.content_hash != before.content_hash:
+                return False
+            self._store.touch(replace(now, status=before.status, reason=before.reason))
+        self._outcome(before, unchanged=True)
+        return True
+
+    def _read(self, paths: Sequence[str], text_column: str | None) -> None:
+        states: dict[str, FileState] = {}
+
+        def looked_at() -> Iterator[Path]:
+            for path in paths:  # hashed before it is read: a change in between shows next time
+                states[path] = _state(path)
+                yield Path(path)
+
+        if paths:
+            self._has_changes = True
+            with LoaderPool(text_column=text_column) as pool:
+                for path, documents in pool.load_all(looked_at()):
+                    self._take(states.pop(str(path)), documents)
+        self._stager.flush()
+
+    def _take(self, state: FileState, documents: Iterable[Document]) -> None:
+        """Stage the documents of one file, all or none."""
+        try:
+            n_documents = 0
+            for document in documents:
+                self._stager.add(clean(document), state.path)
+                n_documents += 1
+            if not n_documents:
+                state = replace(state, status="skipped", reason="no text in it")
+        except LoadError as error:
+            self._stager.take_back(state.path)
+            status = "skipped" if error.skipped else "failed"
+            digest = None if error.retry else state.content_hash
+            state = replace(state, status=status, reason=error.reason, content_hash=digest)
+        self._stager.add_file(state)
+        self._outcome(state)
+
+    def _outcome(self, state: FileState, *, unchanged: bool = False) -> None:
+        if state.status == "indexed":
+            self._counts["unchanged" if unchanged else "indexed"] += 1
+        else:
+            self._report(Problem(state.path, state.reason, failed=state.status == "failed"))
+        self._tell(state.path)
+
+    def _report(self, problem: Problem) -> None:
+        self._problems.append(problem)
+        self._counts["failed" if problem.failed else "skipped"] += 1
+
+    def _tell(self, path: str) -> None:
+        if self._progress is not None:
+            n_chunks = self._stager.n_encoded + self._stager.n_reused
+            elapsed_s = time.monotonic() - self._started
+            self._progress(Progress(sum(self._counts.values()), self._n_total, n_chunks, elapsed_s, path))
+
+    def finish(self) -> IndexReport:
+        """Make everything visible, unless nothing is different."""
+        store = self._store
+        if self._has_changes or self._vanished:
+            model = store.meta.get("model", {})
+            if model.get("fingerprint") != self._embedder.fingerprint:
+                model = _describe(self._embedder)
+            now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            store.publish(
+                drop_paths=self._vanished,
+                drop_keys=self._drop_keys,
+                meta={
+                    "model": model,
+                    "settings": self._stager.settings,
+                    "created": store.meta.get("created", now),
+                    "updated": now,
+                },
+            )
+        files = FileCounts(seen=sum(self._counts.values()), removed=len(self._vanished), **self._counts)
+        chunks = ChunkCounts(self._stager.n_encoded, self._stager.n_reused, store.count_chunks())
+        problems = tuple(sorted(self._problems, key=lambda p: p.path))
+        elapsed_s = time.monotonic() - self._started
+        return IndexReport(store.path, self._embedder.name, files, chunks, elapsed_s, problems)
+
+
+def _look(roots: Sequence[_Root]) -> tuple[list[str], dict[str, str]]:
+    """Files to consider, in order, and those that discovery already leaves out, with reasons."""
+    found: dict[str, None] = {}
+    left_out: dict[str, str] = {}
+    for root in roots:
+        for item in find_files(Path(root.path), globs=root.globs, excludes=root.excludes):
+            if item.reason is None:
+                found[str(item.path)] = None
+            else:
+                left_out[os.fsencode(item.path).decode("utf-8", "replace")] = item.reason
+    return list(found), {path: reason for path, reason in left_out.items() if path not in found}
+
+
+def _sort_source(source: Any) -> tuple[list[str], Iterator[Document] | None]:
+    """(absolute roots, None) of paths, or ([], documents) of documents; ([], None) of None."""
+    if source is None:
+        return [], None
+    items = iter([source] if isinstance(source, str | Path | Document) else source)
+    first = next(items, None)
+    if first is None or isinstance(first, Document):
+        return [], itertools.chain([] if first is None else [first], items)
+    roots = []
+    for item in itertools.chain([first], items):
+        if not isinstance(item, str | Path):
+            raise InvalidInput(f"{item!r} is neither a path nor a Document")
+        roots.append(absolute_path(item))
+        if not os.path.lexists(roots[-1]):
+            raise InvalidInput(f"{item} does not exist; give a folder or a file to index")
+    return roots, None
+
+
+def _remember_roots(
+    store: StoreWriter,
+    roots: Sequence[str],
+    globs: Sequence[str] | None,
+    excludes: Sequence[str] | None,
+    *,
+    everything: bool,
+) -> list[_Root]:
+    """Note the roots of this run with their patterns, and give them; all that are known if none is named."""
+    rows = store.rows("SELECT path, globs, excludes FROM roots ORDER BY path")
+    known = {r[0]: _Root(r[0], tuple(json.loads(r[1])), tuple(json.loads(r[2]))) for r in rows}
+    chosen = list(dict.fromkeys(roots)) or list(known)
+    if everything:
+        chosen += [r for r in known if r not in chosen]
+    result = []
+    for path in chosen:
+        before = known.get(path, _Root(path, (), ()))
+        root = _Root(
+            path,
+            before.globs if globs is None else tuple(globs),
+            before.excludes if excludes is None else tuple(excludes),
+        )
+        if not os.path.lexists(path):
+            raise InvalidInput(
+                f"the folder {path} of this index no longer exists. Take it out with: semsearch remove {path}"
+            )
+        record = {"path": path, "globs": json.dumps(root.globs), "excludes": json.dumps(root.excludes)}
+        store.db.table("roots").upsert(record, pk="path")
+        result.append(root)
+    return result
+
+
+def _choose_embedder(
+    store: StoreWriter, model: str | None, device: str, embedder: Embedder | None, *, rebuild: bool
+) -> Embedder:
+    built = store.meta.get("model")
+    chosen = embedder or load_embedder(model or (built["name"] if built else DEFAULT_MODEL), device=device)
+    if built and not rebuild and built["fingerprint"] != chosen.fingerprint:
+        raise IndexIncompatible(
+            f"{store.path} was built with {built['name']} ({built['dim']} dims), not {chosen.name}; their vectors "
+            "cannot be compared. Drop --model, or rebuild: "
+            f"semsearch index --rebuild --model {chosen.name} --index {store.path}"
+        )
+    return chosen
+
+
+def _describe(embedder: Embedder) -> dict[str, Any]:
+    return {
+        "name": embedder.name,
+        "fingerprint": embedder.fingerprint,
+        "dim": embedder.dim,
+        "max_tokens": embedder.max_tokens,
+        **embedder.description,
+    }
+
+
+def _state(path: str) -> FileState:
+    """What a file is like now, its bytes read; without a hash, so that it is read again, where it cannot be."""
+    checked_ns = time.time_ns()
+    digest = hashlib.blake2b(digest_size=HASH_BYTES)
+    try:
+        with Path(path).open("rb") as stream:
+            stat = os.fstat(stream.fileno())
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        return FileState(path, -1, -1, None, "indexed", "", checked_ns)
+    return FileState(path, stat.st_size, stat.st_mtime_ns, digest.digest(), "indexed", "", checked_ns)
+
+
+def _same_stat(path: str, before: FileState) -> bool:
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return False
+    is_settled = before.mtime_ns < before.checked_ns - RACY_NS
+    return is_settled and (stat.st_size, stat.st_mtime_ns) == (before.size, before.mtime_ns)

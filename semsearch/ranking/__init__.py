@@ -1,0 +1,1 @@
+"""The order of hits: pure functions over ids and scores."""

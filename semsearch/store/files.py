@@ -1,0 +1,112 @@
+"""Where an index lies, how its files get there whole, and who may write."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from semsearch.errors import IndexLocked, InvalidInput
+
+__all__ = ["DATABASE", "absolute_path", "find_indexes", "index_path", "write_atomically", "writer_lock"]
+
+DATABASE = "store.db"
+LOCK = "writer.lock"
+
+
+def index_path(index: str | Path = "default") -> Path:
+    """The folder of an index: `indexes/<name>` under the working folder or SEMSEARCH_HOME, or the folder itself.
+
+    Args:
+        index: a name of letters, digits, `.`, `_` and `-`, or a path, told apart by its separator.
+
+    Raises:
+        InvalidInput: neither a usable name nor a path.
+    """
+    text = os.fspath(index)
+    if isinstance(index, Path) or os.sep in text or (os.altsep and os.altsep in text) or text in {".", ".."}:
+        return Path(text).expanduser().absolute()
+    if not re.fullmatch(r"[\w][\w.-]{0,99}", text):
+        raise InvalidInput(
+            f"{text!r} cannot be the name of an index: use letters, digits, '.', '_' and '-', or give a path with a '/'"
+        )
+    return _root() / text
+
+
+def absolute_path(path: str | Path) -> str:
+    """The absolute path of a file or folder, `~` and `..` resolved but links kept as they are named."""
+    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - Path.resolve would follow links
+
+
+def find_indexes() -> list[Path]:
+    """The named indexes, in order of name."""
+    return sorted(p.parent for p in _root().glob(f"*/{DATABASE}"))
+
+
+def _root() -> Path:
+    return Path(os.environ.get("SEMSEARCH_HOME") or ".").expanduser().absolute() / "indexes"
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file so that it is there whole or not at all, whatever happens: temporary name, fsync, rename, fsync."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside a folder durable, where the system can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def writer_lock(folder: Path) -> Iterator[None]:
+    """Hold the right to write to an index; the system lets it go when the process ends, however it ends.
+
+    Raises:
+        IndexLocked: another process holds it.
+    """
+    with (folder / LOCK).open("a+b") as stream:
+        try:
+            _lock(stream)
+        except OSError as error:
+            stream.seek(0)
+            holder = stream.read(20).decode("ascii", "replace").strip() or "unknown"
+            raise IndexLocked(
+                f"the index {folder} is being written by another process (pid {holder}). Try again when it has finished"
+            ) from error
+        stream.truncate(0)
+        stream.write(str(os.getpid()).encode())
+        stream.flush()
+        try:
+            yield
+        finally:
+            stream.truncate(0)
+
+
+def _lock(stream: BinaryIO) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,106 @@
+"""What an index holds and how it was made."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from semsearch.store.files import index_path
+from semsearch.store.metadata import Store
+
+__all__ = ["FileEntry", "IndexInfo", "inspect_index", "list_files"]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """What an index holds and how it was made; times are ISO 8601 in UTC."""
+
+    path: Path
+    model: str
+    dim: int
+    pooling: str
+    max_tokens: int
+    weights_sha256: str
+    format_version: int
+    documents: int
+    files: int
+    chunks: int
+    vectors: int
+    size_bytes: int
+    roots: tuple[str, ...]
+    created: str
+    updated: str
+    ann_kind: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-serialisable."""
+        return {**asdict(self), "path": str(self.path), "roots": list(self.roots)}
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file the index knows, or a document that came from none.
+
+    Attributes:
+        path: absolute, or the document's id.
+        title: of its first document; "" when it has none.
+        documents, chunks: how many of each it gave.
+        status: `indexed`, `skipped` or `failed`.
+        reason: why it was not indexed.
+    """
+
+    path: str
+    title: str
+    documents: int
+    chunks: int
+    status: str
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-serialisable."""
+        return asdict(self)
+
+
+def inspect_index(index: str | Path = "default") -> IndexInfo:
+    """Describe an index; errors as for `Searcher.open`."""
+    store = Store(index_path(index))
+    try:
+        with store.snapshot() as meta:
+            model = meta["model"]
+            n_chunks, n_vectors = store.count_chunks()
+            return IndexInfo(
+                path=store.path,
+                model=model["name"],
+                dim=model["dim"],
+                pooling=model.get("pooling", ""),
+                max_tokens=model["max_tokens"],
+                weights_sha256=model.get("weights_sha256", ""),
+                format_version=store.query("PRAGMA user_version")[0][0],
+                documents=store.query("SELECT count(*) FROM documents WHERE visible = 1")[0][0],
+                files=store.query("SELECT count(*) FROM files WHERE status = 'indexed'")[0][0],
+                chunks=n_chunks,
+                vectors=n_vectors,
+                size_bytes=sum(f.stat().st_size for f in store.path.rglob("*") if f.is_file()),
+                roots=tuple(row[0] for row in store.query("SELECT path FROM roots ORDER BY path")),
+                created=meta["created"],
+                updated=meta["updated"],
+                ann_kind=meta["ann"]["kind"],
+            )
+    finally:
+        store.close()
+
+
+def list_files(index: str | Path = "default") -> list[FileEntry]:
+    """What an index knows, in order of path; errors as for `Searcher.open`."""
+    sql = """
+        SELECT coalesce(d.path, d.key) AS place, min(d.title), count(DISTINCT d.id), count(c.id), 'indexed', ''
+        FROM documents d LEFT JOIN chunks c ON c.document_id = d.id WHERE d.visible = 1 GROUP BY place
+        UNION ALL SELECT path, '', 0, 0, status, reason FROM files WHERE status != 'indexed' ORDER BY 1
+    """
+    store = Store(index_path(index))
+    try:
+        with store.snapshot():
+            return [FileEntry(*row) for row in store.query(sql)]
+    finally:
+        store.close()

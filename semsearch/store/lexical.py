@@ -1,0 +1,208 @@
+"""The lexical index: BM25 by tantivy over terms that BERT's own pre-tokeniser cuts.
+
+Useful for exact words, names, codes, and for languages the dense model does not know. Not a source of truth: it commits
+on its own, so an id it returns counts only if SQLite shows it.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semsearch.errors import IndexCorrupt
+from semsearch.store.stop_words import STOP_WORDS
+
+__all__ = ["Analyzer", "LexicalEntry", "LexicalIndex", "LexicalWriter"]
+
+ANALYSIS_VERSION = 1  # raise it when `Analyzer` cuts otherwise, so that older indexes are rebuilt
+WRITER_HEAP_BYTES = 64_000_000
+MAX_TERM_CHARS = 64  # longer ones are keys and data, not words
+CONTEXT_BOOST = 0.5  # weight of a term found in title, heading or file name, beside one found in the passage
+
+_CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0002fa1f"
+_CJK_RUN = re.compile(f"[{_CJK}]+")
+_WORD = re.compile(f"[{_CJK}]|[^\\W_{_CJK}]+")
+
+
+class Analyzer:
+    """Text to terms: cleaned, accents folded and lower-cased as BERT does, then stemmed.
+
+    Chinese, Japanese and Korean runs become their single characters and their pairs of neighbours: the characters keep
+    recall for one-character words, the pairs give the order its weight.
+    """
+
+    def __init__(self) -> None:
+        from tantivy import Filter, TextAnalyzerBuilder, Tokenizer
+        from tokenizers.normalizers import BertNormalizer
+        from tokenizers.pre_tokenizers import BertPreTokenizer
+
+        self._normalizer = BertNormalizer(handle_chinese_chars=False)
+        self._pre_tokenizer = BertPreTokenizer()
+        self.stemming = (
+            TextAnalyzerBuilder(Tokenizer.whitespace())
+            .filter(Filter.remove_long(MAX_TERM_CHARS))
+            .filter(Filter.stemmer("english"))
+            .build()
+        )
+
+    def words(self, text: str) -> list[str]:
+        """Terms before stemming, in order, punctuation left out."""
+        words: list[str] = []
+        for word, _ in self._pre_tokenizer.pre_tokenize_str(self._normalizer.normalize_str(text)):
+            if _CJK_RUN.search(word):
+                for part in re.findall(f"[{_CJK}]+|[^{_CJK}]+", word):
+                    if _CJK_RUN.fullmatch(part):
+                        words.extend(part)
+                        words.extend(part[i : i + 2] for i in range(len(part) - 1))
+                    else:
+                        words.append(part)
+            elif len(word) > 1 or word.isalnum():
+                words.append(word)
+        return words
+
+    def stem(self, words: Iterable[str]) -> list[str]:
+        """Terms as the index holds them."""
+        return list(self.stemming.analyze(" ".join(words)))
+
+    def query_terms(self, text: str) -> list[str]:
+        """The distinct terms of a query, function words left out unless it has no others."""
+        words = self.words(text)
+        return list(dict.fromkeys(self.stem([w for w in words if w not in STOP_WORDS] or words)))
+
+    def matches(self, text: str, terms: Iterable[str]) -> list[tuple[int, int]]:
+        """Character spans (start, end) of the words of a text that answer to one of the terms."""
+        wanted = set(terms)
+        spans = []
+        for found in _WORD.finditer(text):
+            if wanted.intersection(self.stem(self.words(found[0]))):
+                spans.append(found.span())
+        return spans
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalEntry:
+    """What the index holds of a chunk: its id, its text, and the words around it (title, headings, file name)."""
+
+    id: int
+    text: str
+    context: str
+
+
+class LexicalIndex:
+    """BM25 search over chunk ids. Safe to use from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self._index = _open(folder)
+        except Exception as error:  # tantivy raises plain ValueError and OSError, by cause and version
+            raise IndexCorrupt(
+                f"the lexical index in {folder} cannot be opened ({error}). Rebuild: semsearch index --rebuild"
+            ) from error
+        self.analyzer = Analyzer()
+        self.reload()
+
+    def __len__(self) -> int:
+        return int(self._searcher.num_docs)
+
+    def reload(self) -> None:
+        """Show what was committed since."""
+        self._index.reload()
+        self._searcher = self._index.searcher()
+
+    def search(self, text: str, k: int) -> list[tuple[int, float]]:
+        """The k best (chunk id, BM25 score) of a query, best first, ties to the smaller id."""
+        query = self._query(text)
+        return self._run(query, k) if query is not None else []
+
+    def score(self, text: str, ids: Sequence[int]) -> dict[int, float]:
+        """BM25 scores of these chunks; one without any term of the query is left out."""
+        from tantivy import Occur, Query
+
+        query = self._query(text)
+        if query is None or not ids:
+            return {}
+        among = Query.const_score_query(Query.term_set_query(self._index.schema, "id", list(ids)), 0.0)
+        both = Query.boolean_query([(Occur.Must, among), (Occur.Must, query)])
+        return dict(self._run(both, len(ids)))
+
+    def _query(self, text: str) -> Any:
+        from tantivy import Occur, Query
+
+        schema = self._index.schema
+        clauses = []
+        for term in self.analyzer.query_terms(text):
+            clauses.append((Occur.Should, Query.term_query(schema, "text", term)))
+            context = Query.boost_query(Query.term_query(schema, "context", term), CONTEXT_BOOST)
+            clauses.append((Occur.Should, context))
+        return Query.boolean_query(clauses) if clauses else None
+
+    def _run(self, query: Any, k: int) -> list[tuple[int, float]]:
+        searcher = self._searcher
+        if k < 1 or not searcher.num_docs:
+            return []
+        hits = searcher.search(query, min(k, searcher.num_docs), count=False).hits
+        ids = searcher.fast_field_values("id", [address for _, address in hits])
+        return sorted(((int(i), float(s)) for i, (s, _) in zip(ids, hits, strict=True)), key=lambda x: (-x[1], x[0]))
+
+
+class LexicalWriter:
+    """The one writer of a lexical index; nothing is visible before `commit`."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            index = _open(folder)
+        except Exception:  # a damaged derived file: what it held is given again by whoever finds it empty
+            shutil.rmtree(folder)
+            folder.mkdir(parents=True)
+            index = _open(folder)
+        self._analyzer = Analyzer()
+        self._writer = index.writer(heap_size=WRITER_HEAP_BYTES, num_threads=1)
+        self.n_entries = int(index.searcher().num_docs)
+
+    def add(self, entries: Iterable[LexicalEntry]) -> None:
+        """Add entries; one whose id is there already takes its place."""
+        from tantivy import Document
+
+        for entry in entries:
+            self._writer.delete_documents_by_term("id", entry.id)
+            document = Document()
+            document.add_integer("id", entry.id)
+            document.add_text("text", " ".join(self._analyzer.words(entry.text)))
+            document.add_text("context", " ".join(self._analyzer.words(entry.context)))
+            self._writer.add_document(document)
+
+    def delete(self, ids: Iterable[int]) -> None:
+        """Delete entries by id; unknown ids are ignored."""
+        for chunk_id in ids:
+            self._writer.delete_documents_by_term("id", chunk_id)
+
+    def clear(self) -> None:
+        """Delete all entries."""
+        self._writer.delete_all_documents()
+        self.n_entries = 0
+
+    def commit(self) -> None:
+        """Make all that was added and deleted durable and visible."""
+        self._writer.commit()
+
+    def close(self) -> None:
+        """End the writer; what was not committed is dropped."""
+        self._writer.rollback()
+        self._writer.wait_merging_threads()
+
+
+def _open(folder: Path) -> Any:
+    from tantivy import Index, SchemaBuilder
+
+    schema = SchemaBuilder()
+    schema.add_integer_field("id", stored=False, indexed=True, fast=True)
+    schema.add_text_field("text", stored=False, tokenizer_name="stemming", index_option="freq")
+    schema.add_text_field("context", stored=False, tokenizer_name="stemming", index_option="freq")
+    index = Index(schema.build(), path=str(folder), reuse=True)
+    index.register_tokenizer("stemming", Analyzer().stemming)
+    return index

@@ -1,0 +1,95 @@
+"""The tables of `store.db` and how an older index becomes a current one."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from semsearch.errors import IndexIncompatible
+
+__all__ = ["FORMAT_VERSION", "migrate"]
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    """Make the tables of format 1.
+
+    `documents.visible` is 0 while a run gathers its work; one commit at its end makes it all 1. `vectors` has a row a
+    distinct text and model, so that a text is encoded once however often and wherever it occurs. `lexical_leftovers`
+    are chunks that SQLite has dropped and tantivy may still hold.
+    """
+    statements = """
+        CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE roots (path TEXT PRIMARY KEY, globs TEXT NOT NULL, excludes TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE files (
+            path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, content_hash BLOB,
+            status TEXT NOT NULL, reason TEXT NOT NULL, checked_ns INTEGER NOT NULL
+        ) WITHOUT ROWID;
+        CREATE TABLE pending_files (
+            path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, content_hash BLOB,
+            status TEXT NOT NULL, reason TEXT NOT NULL, checked_ns INTEGER NOT NULL
+        ) WITHOUT ROWID;
+        CREATE TABLE documents (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, path TEXT, title TEXT NOT NULL,
+            source TEXT NOT NULL, metadata TEXT NOT NULL, layout TEXT NOT NULL, content BLOB NOT NULL,
+            content_hash BLOB NOT NULL, visible INTEGER NOT NULL
+        );
+        CREATE UNIQUE INDEX documents_key ON documents (key, visible);
+        CREATE INDEX documents_path ON documents (path);
+        CREATE INDEX documents_hidden ON documents (id) WHERE visible = 0;
+        CREATE TABLE vectors (id INTEGER PRIMARY KEY AUTOINCREMENT, text_hash BLOB NOT NULL UNIQUE);
+        CREATE TABLE chunks (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, document_id INTEGER NOT NULL REFERENCES documents (id)
+            ON DELETE CASCADE, ordinal INTEGER NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL,
+            line_start INTEGER NOT NULL, line_end INTEGER NOT NULL, heading TEXT NOT NULL, page INTEGER,
+            text TEXT NOT NULL, vector_id INTEGER NOT NULL REFERENCES vectors (id)
+        );
+        CREATE INDEX chunks_document ON chunks (document_id);
+        CREATE INDEX chunks_vector ON chunks (vector_id);
+        CREATE TABLE shards (
+            name TEXT PRIMARY KEY, n_rows INTEGER NOT NULL, fingerprint TEXT NOT NULL
+        ) WITHOUT ROWID;
+        CREATE TABLE lexical_leftovers (chunk_id INTEGER PRIMARY KEY);
+    """
+    for statement in statements.split(";"):
+        connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create,)
+"""Entry i takes format i to format i + 1."""
+
+FORMAT_VERSION = len(MIGRATIONS)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a database, empty or of an older format, to the current one in one transaction.
+
+    Raises:
+        IndexIncompatible: it was written by a newer semsearch.
+    """
+    version = check_format(connection)
+    if version == FORMAT_VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for step in MIGRATIONS[version:]:
+            step(connection)
+        connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def check_format(connection: sqlite3.Connection) -> int:
+    """The format of a database.
+
+    Raises:
+        IndexIncompatible: it was written by a newer semsearch.
+    """
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > FORMAT_VERSION:
+        raise IndexIncompatible(
+            f"the index has format {version}, and this semsearch reads up to {FORMAT_VERSION}. "
+            "Upgrade it: pip install --upgrade semsearch"
+        )
+    return version

@@ -1,0 +1,52 @@
+"""Every test has its own working folder and cannot reach a network."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.toy import ToyEmbedder
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Indexes of a test land in its temporary folder."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.delenv("SEMSEARCH_HOME", raising=False)
+    return work
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any attempt to connect anywhere but to a Unix socket fails the test."""
+    real = socket.socket.connect
+
+    def refuse(self: socket.socket, address: object) -> None:
+        if self.family != socket.AF_UNIX:
+            raise AssertionError(f"a connection to {address!r} was attempted")
+        real(self, address)  # type: ignore[arg-type]
+
+    def refuse_lookup(*args: object, **_: object) -> None:
+        raise AssertionError(f"a look-up of {args[:2]!r} was attempted")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse_lookup)
+
+
+@pytest.fixture
+def toy() -> ToyEmbedder:
+    return ToyEmbedder()
+
+
+@pytest.fixture(scope="session")
+def shared_folder() -> Path:
+    """Evaluation data that is not part of the project."""
+    folder = os.environ.get("SEMSEARCH_SHARED")
+    if not folder:
+        pytest.skip("SEMSEARCH_SHARED does not name the folder with the evaluation data")
+    return Path(folder)

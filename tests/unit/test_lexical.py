@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from semsearch.errors import IndexCorrupt
+from semsearch.store.lexical import Analyzer, LexicalEntry, LexicalIndex, LexicalWriter
+
+TEXTS = {
+    1: "The cat sat on the mat",
+    2: "Dogs and cats living together, cats everywhere",
+    3: "A database keeps rows; rows are written to the log first",
+    4: "Café owners like naïve résumés",
+    5: "机器学习模型需要大量的训练数据",
+    6: "ファイルをアップロードする方法",
+    7: "open_file(path) raises OSError: errno 13",
+}
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> LexicalIndex:
+    writer = LexicalWriter(tmp_path / "lexical")
+    writer.add(LexicalEntry(i, text, "") for i, text in TEXTS.items())
+    writer.commit()
+    writer.close()
+    return LexicalIndex(tmp_path / "lexical")
+
+
+def bm25(terms: list[str], texts: dict[int, list[str]], k1: float = 1.2, b: float = 0.75) -> dict[int, float]:
+    """Robertson and Zaragoza 2009, eq. 3.15, with the always positive idf of Lucene."""
+    n, mean = len(texts), sum(map(len, texts.values())) / len(texts)
+    scores: dict[int, float] = {}
+    for term in terms:
+        df = sum(term in words for words in texts.values())
+        idf = math.log(1 + (n - df + 0.5) / (df + 0.5))
+        for i, words in texts.items():
+            if tf := words.count(term):
+                scores[i] = scores.get(i, 0) + idf * tf * (k1 + 1) / (tf + k1 * (1 - b + b * len(words) / mean))
+    return scores
+
+
+@pytest.mark.parametrize("query", ["cat", "cats on a mat", "rows of a database", "训练数据", "アップロード", "resume"])
+def test_scores_are_textbook_bm25(index: LexicalIndex, query: str) -> None:
+    analyzer = Analyzer()
+    stemmed = {i: analyzer.stem(analyzer.words(t)) for i, t in TEXTS.items()}
+    expected = bm25(analyzer.query_terms(query), stemmed)
+    found = dict(index.search(query, 10))
+    assert expected and found == pytest.approx(expected, rel=1e-3)
+
+
+def test_accents_case_and_plurals_do_not_matter(index: LexicalIndex) -> None:
+    assert [i for i, _ in index.search("CAFE Resumes", 5)] == [4]
+    assert {i for i, _ in index.search("cat", 5)} == {1, 2}
+
+
+def test_one_character_finds_chinese_and_japanese(index: LexicalIndex) -> None:
+    assert [i for i, _ in index.search("习", 5)] == [5]
+    assert [i for i, _ in index.search("法", 5)] == [6]
+
+
+@pytest.mark.parametrize("query", ["", "   ", "?!", "AND OR NOT (", 'text:"cat" OR *', "cat^2 -mat +x~1", "\x00\ud800"])
+def test_queries_are_words_never_syntax(index: LexicalIndex, query: str) -> None:
+    for chunk_id, score in index.search(query.encode("utf-8", "replace").decode(), 10):
+        assert chunk_id in TEXTS and score > 0
+
+
+def test_function_words_count_only_when_there_is_nothing_else() -> None:
+    analyzer = Analyzer()
+    assert analyzer.query_terms("what is the cat") == ["cat"]
+    assert analyzer.query_terms("to be or not to be") == ["to", "be", "or", "not"]
+
+
+def test_score_of_given_ids_equals_search(index: LexicalIndex) -> None:
+    found = dict(index.search("cats rows", 10))
+    assert index.score("cats rows", [1, 3, 5, 99]) == pytest.approx({i: s for i, s in found.items() if i in (1, 3)})
+    assert index.score("cats", []) == {} and index.score("?", [1]) == {}
+
+
+def test_adding_again_replaces_and_delete_removes(tmp_path: Path) -> None:
+    writer = LexicalWriter(tmp_path / "x")
+    writer.add([LexicalEntry(1, "apples", ""), LexicalEntry(2, "apples", ""), LexicalEntry(1, "pears", "")])
+    writer.commit()
+    index = LexicalIndex(tmp_path / "x")
+    assert [i for i, _ in index.search("apples", 9)] == [2] and [i for i, _ in index.search("pears", 9)] == [1]
+    writer.delete([2, 77])
+    assert len(index) == 2  # not committed
+    writer.commit()
+    writer.close()
+    index.reload()
+    assert index.search("apples", 9) == []
+
+
+def test_words_around_a_passage_count_half(tmp_path: Path) -> None:
+    writer = LexicalWriter(tmp_path / "x")
+    writer.add([LexicalEntry(1, "alpha", "beta"), LexicalEntry(2, "beta", "alpha")])
+    writer.commit()
+    writer.close()
+    found = dict(LexicalIndex(tmp_path / "x").search("beta", 9))
+    assert found[1] == pytest.approx(found[2] / 2)
+
+
+def test_matches_point_at_the_words_of_the_query() -> None:
+    analyzer = Analyzer()
+    text = "Undoing a Commit: commits are undone. 上传文件吧"
+    spans = analyzer.matches(text, analyzer.query_terms("undo commits 文件"))
+    assert [text[a:b] for a, b in spans] == ["Undoing", "Commit", "commits", "文", "件"]
+
+
+def test_a_damaged_index_says_so_and_is_made_anew_by_the_writer(tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    LexicalWriter(folder).close()
+    (folder / "meta.json").write_text("{broken")
+    with pytest.raises(IndexCorrupt, match="--rebuild"):
+        LexicalIndex(folder)
+    writer = LexicalWriter(folder)
+    assert writer.n_entries == 0
+    writer.close()

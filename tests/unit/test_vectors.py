@@ -1,0 +1,161 @@
+"""Shards and FAISS against plain numpy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semsearch.errors import IndexCorrupt, IndexLocked, InvalidInput
+from semsearch.store.ann import FlatIndex
+from semsearch.store.files import index_path, write_atomically, writer_lock
+from semsearch.store.vectors import ShardReader, remove_unnamed, write_shard
+from semsearch.types import FloatArray, IntArray
+
+DIM = 16
+
+
+def unit_rows(n: int, seed: int = 0) -> FloatArray:
+    rows = np.random.default_rng(seed).standard_normal((n, DIM)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def exact(ids: IntArray, rows: FloatArray, query: FloatArray, k: int) -> list[tuple[int, float]]:
+    scores = rows @ query
+    order = np.lexsort((ids, -scores))[:k]
+    return [(int(ids[i]), float(scores[i])) for i in order]
+
+
+@pytest.fixture
+def built() -> tuple[IntArray, FloatArray, FlatIndex]:
+    ids = np.arange(500, dtype=np.int64) * 3 + 7
+    rows = unit_rows(500)
+    index = FlatIndex(DIM)
+    index.add(ids[:200], rows[:200])
+    index.add(ids[200:], rows[200:])
+    return ids, rows, index
+
+
+def test_search_agrees_with_exact_inner_product(built: tuple[IntArray, FloatArray, FlatIndex]) -> None:
+    ids, rows, index = built
+    queries = unit_rows(20, seed=1)
+    found = index.search(queries, 10)
+    assert found.ids.dtype == np.int64 and found.scores.dtype == np.float32
+    for i, query in enumerate(queries):
+        expected = exact(ids, rows, query, 10)
+        assert found.ids[i].tolist() == [e[0] for e in expected]
+        assert found.scores[i] == pytest.approx([e[1] for e in expected], abs=1e-6)
+
+
+def test_search_among_allowed_ids(built: tuple[IntArray, FloatArray, FlatIndex]) -> None:
+    ids, rows, index = built
+    allowed = ids[::7]
+    query = unit_rows(1, seed=2)
+    found = index.search(query, 5, allowed)
+    assert found.ids[0].tolist() == [e[0] for e in exact(allowed, rows[::7], query[0], 5)]
+
+
+def test_fewer_vectors_than_asked_for() -> None:
+    index = FlatIndex(DIM)
+    assert index.search(unit_rows(2), 3).ids.tolist() == [[-1] * 3] * 2
+    rows = unit_rows(2)
+    index.add(np.array([5, 4], dtype=np.int64), rows[[0, 0]])
+    found = index.search(rows[:1], 4)
+    assert found.ids.tolist() == [[4, 5, -1, -1]]  # a tie goes to the smaller id
+    assert found.scores[0, 2:].tolist() == [-np.inf, -np.inf]
+
+
+def test_saved_index_answers_the_same(built: tuple[IntArray, FloatArray, FlatIndex], tmp_path: Path) -> None:
+    _, _, index = built
+    index.save(tmp_path / "a.faiss")
+    again, query = FlatIndex.load(tmp_path / "a.faiss", DIM), unit_rows(3, seed=4)
+    assert len(again) == len(index)
+    assert again.search(query, 9).ids.tolist() == index.search(query, 9).ids.tolist()
+
+
+def test_damaged_or_foreign_faiss_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.faiss"
+    FlatIndex(DIM).save(path)
+    with pytest.raises(IndexCorrupt, match="16 dimensions, not 8"):
+        FlatIndex.load(path, 8)
+    for damage in (b"", b"nonsense" * 10, path.read_bytes()[:20]):
+        path.write_bytes(damage)
+        with pytest.raises(IndexCorrupt, match="--rebuild"):
+            FlatIndex.load(path, DIM)
+
+
+def test_shards_give_rows_by_id_in_any_order(tmp_path: Path) -> None:
+    ids, rows = np.arange(1, 91, dtype=np.int64) * 2, unit_rows(90)
+    for name, part in (("000000", slice(0, 30)), ("000001", slice(30, 31)), ("000002", slice(31, 90))):
+        write_shard(tmp_path / "vectors", name, ids[part], rows[part])
+    reader = ShardReader(tmp_path / "vectors", ["000000", "000001", "000002"], DIM)
+    order = np.random.default_rng(0).permutation(90)
+    assert len(reader) == 90 and np.array_equal(reader.get(ids[order]), rows[order])
+    since, since_rows = reader.since(60)
+    assert since.tolist() == ids[30:].tolist() and np.array_equal(since_rows, rows[30:])
+    for wrong in (0, 3, 1_000):
+        with pytest.raises(IndexCorrupt, match="1 chunks have no vector"):
+            reader.get(np.array([2, wrong], dtype=np.int64))
+
+
+def test_broken_shards_are_refused(tmp_path: Path) -> None:
+    folder, ids = tmp_path / "vectors", np.arange(3, dtype=np.int64)
+    write_shard(folder, "000000", ids, unit_rows(3))
+    with pytest.raises(IndexCorrupt, match=r"not float32 \(3, 8\)"):
+        ShardReader(folder, ["000000"], 8)
+    (folder / "000000.npy").write_bytes((folder / "000000.npy").read_bytes()[:100])
+    with pytest.raises(IndexCorrupt, match="cannot be read"):
+        ShardReader(folder, ["000000"], DIM)
+    write_shard(folder, "000000", ids[::-1].copy(), unit_rows(3))
+    with pytest.raises(IndexCorrupt, match="ascend"):
+        ShardReader(folder, ["000000"], DIM)
+
+
+def test_leftover_files_are_removed(tmp_path: Path) -> None:
+    for name in ("000000", "000001"):
+        write_shard(tmp_path / "v", name, np.arange(2, dtype=np.int64), unit_rows(2))
+    (tmp_path / "v" / "000002.npy.tmp").write_bytes(b"x")
+    remove_unnamed(tmp_path / "v", ["000001"])
+    assert sorted(p.name for p in (tmp_path / "v").iterdir()) == ["000001.ids.npy", "000001.npy"]
+
+
+def test_atomic_write_leaves_the_old_file_when_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    write_atomically(path, lambda stream: stream.write(b"old") and None)
+
+    def fail(stream: object) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from semsearch.store.files import writer_lock\n"
+        f"with writer_lock(Path({str(tmp_path)!r})): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with pytest.raises(IndexLocked, match=f"pid {other.pid}"), writer_lock(tmp_path):
+            pass
+        other.kill()
+    with writer_lock(tmp_path):  # a holder that was killed holds nothing
+        pass
+
+
+def test_where_an_index_lies(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert index_path("notes") == own_folder / "indexes" / "notes"
+    assert index_path("./notes") == own_folder / "notes"
+    assert index_path(Path("notes")) == own_folder / "notes"
+    monkeypatch.setenv("SEMSEARCH_HOME", "/somewhere")
+    assert index_path() == Path("/somewhere/indexes/default")
+    for wrong in ("", "a b", ".hidden", "x" * 101, "a*"):
+        with pytest.raises(InvalidInput, match="name of an index"):
+            index_path(wrong)
+    assert os.sep == "/" and index_path("/abs/x") == Path("/abs/x")
