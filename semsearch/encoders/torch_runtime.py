@@ -46,7 +46,7 @@ class TorchEmbedder:
             device = resolve_device(self._device)
             try:
                 model = SentenceTransformer(str(self._files.path), device=device, local_files_only=True)
-            except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            except Exception as error:  # whatever torch, transformers and safetensors raise for files they cannot use
                 raise ModelError(f"{self._files.name} cannot be run as a bi-encoder: {error}") from error
         model.max_seq_length = self._files.max_tokens
         return model
@@ -131,7 +131,7 @@ class TorchReranker:
 
             try:
                 self._model = CrossEncoder(str(files.path), device=resolve_device(device), local_files_only=True)
-            except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            except Exception as error:  # whatever torch, transformers and safetensors raise for files they cannot use
                 raise ModelError(f"{files.name} cannot be run as a cross-encoder: {error}") from error
         if self._model.num_labels != 1:
             raise ModelError(

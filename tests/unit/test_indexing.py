@@ -60,8 +60,8 @@ def state(toy: ToyEmbedder) -> list[tuple[object, ...]]:
     store = Store(Path("indexes/default").absolute())
     with store.snapshot():
         rows = store.query(
-            "SELECT d.key, c.ordinal, c.text, c.start, c.vector_id FROM chunks c JOIN documents d ON d.id = c.document_id "
-            "WHERE d.visible = 1 ORDER BY d.key, c.ordinal"
+            "SELECT d.key, c.ordinal, c.text, c.start, c.vector_id FROM chunks c "
+            "JOIN documents d ON d.id = c.document_id WHERE d.visible = 1 ORDER BY d.key, c.ordinal"
         )
     store.close()
     with Searcher.open(embedder=toy) as searcher, searcher._store.snapshot() as meta:
@@ -209,8 +209,14 @@ def test_documents_without_files(toy: ToyEmbedder) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", [Document("", "x"), Document("a", None), Document("a", "x", metadata={"k": {1, 2}}), Document("a", "x", metadata={"k": float("nan")})]  # type: ignore[arg-type]
-)  # fmt: skip
+    "document",
+    [
+        Document("", "x"),
+        Document("a", None),  # type: ignore[arg-type]
+        Document("a", "x", metadata={"k": {1, 2}}),
+        Document("a", "x", metadata={"k": float("nan")}),
+    ],
+)
 def test_unusable_documents_are_refused_and_nothing_is_lost(document: Document, toy: ToyEmbedder) -> None:
     index([Document("old", "An older text.")], toy)
     with pytest.raises(InvalidInput, match="document"):
@@ -391,7 +397,7 @@ def test_a_newer_format_and_a_damaged_database_are_named(docs: Path, toy: ToyEmb
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     for action in (lambda: index(docs, toy), lambda: Searcher.open(embedder=toy)):
-        with pytest.raises(IndexIncompatible, match="format 99.*pip install --upgrade"):
+        with pytest.raises(IndexIncompatible, match=r"format 99.*pip install --upgrade"):
             action()
     for leftover in Path("indexes/default").glob("store.db*"):
         leftover.write_bytes(b"not a database" * 1000)

@@ -1,0 +1,108 @@
+"""Markdown: front matter to metadata, headings outside code to the outline, the body as it stands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from semsearch.errors import LoadError
+from semsearch.loaders.base import clean_metadata, import_extra, lines_with_offsets, one_line, read_text, text_document
+from semsearch.types import Document, Heading
+
+__all__ = ["first_title", "load_markdown", "markdown_outline", "markdown_words"]
+
+_FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)??(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_MAX_FRONT_MATTER_CHARS = 65_536
+_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
+_SETEXT = re.compile(r" {0,3}(=+|-{2,})[ \t]*$")
+_FENCE = re.compile(r"[ \t>]*(`{3,}|~{3,})([^`]*)$")
+_NOT_A_PARAGRAPH = re.compile(r"[ \t]*(?:$|[>|#]|[-*+][ \t]|\d+[.)][ \t]|```|~~~|<)| {4}|\t")
+_ANCHOR = re.compile(r"[ \t]*\{[ \t]*[#.:][^{}]*\}[ \t]*$")
+_IMAGE = re.compile(r"!\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])")
+_LINK = re.compile(r"\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])")
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<!--.*?-->")
+_CODE = re.compile(r"(`+)[ ]?(.+?)[ ]?\1")
+_EMPHASIS = re.compile(r"(\*{1,3}|~~)(?=\S)(.+?)(?<=\S)\1|(?<![\w_])(_{1,3})(?=\S)(.+?)(?<=\S)\3(?![\w_])")
+_ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
+
+
+def load_markdown(path: Path) -> Document:
+    """Markdown; the title is the front matter's, else the first heading of level 1."""
+    front_matter, text = split_front_matter(read_text(path))
+    outline = list(markdown_outline(text))
+    title = front_matter.get("title")
+    return text_document(
+        path,
+        text,
+        title=title if isinstance(title, str) and title.strip() else first_title(outline),
+        outline=outline,
+        metadata=front_matter,
+    )
+
+
+def first_title(outline: list[Heading]) -> str:
+    """The first heading of level 1, or ""."""
+    return next((heading.title for heading in outline if heading.level == 1), "")
+
+
+def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
+    """Part YAML front matter from the body; what is no mapping, or no valid YAML, stays in the body."""
+    match = _FRONT_MATTER.match(text, 0, _MAX_FRONT_MATTER_CHARS)
+    if not match or not (match.group(1) or "").strip():
+        return {}, text
+    yaml = import_extra("yaml", "PyYAML")
+    try:
+        values = yaml.safe_load(match.group(1))
+        if not isinstance(values, dict):
+            return {}, text
+        return clean_metadata(values), text[match.end() :]
+    except (yaml.YAMLError, LoadError, ValueError, RecursionError):
+        return {}, text
+
+
+def markdown_outline(text: str) -> Iterator[Heading]:
+    """Yield the ATX (`## Title`) and underlined headings outside code fences."""
+    fence = ""
+    above_start, above = 0, ""
+    for start, line in lines_with_offsets(text):
+        match = _FENCE.match(line)
+        if fence:
+            if match and match.group(1).startswith(fence) and not match.group(2).strip():
+                fence = ""
+            above = ""
+            continue
+        if match:
+            fence, above = match.group(1), ""
+            continue
+        if match := _ATX.match(line):
+            if title := markdown_words(match.group(2) or ""):
+                yield Heading(start, len(match.group(1)), title)
+            above = ""
+            continue
+        if (match := _SETEXT.match(line)) and not _NOT_A_PARAGRAPH.match(above):
+            if title := markdown_words(above):
+                yield Heading(above_start, 1 if match.group(1)[0] == "=" else 2, title)
+            above = ""
+            continue
+        above_start, above = start, line
+
+
+def markdown_words(title: str) -> str:
+    """A heading's words without anchors, links, tags, code marks and emphasis."""
+    title = _ANCHOR.sub("", title)
+    kept: list[str] = []
+
+    def keep(words: str) -> str:
+        """Put what is to be taken literally out of reach of the patterns below."""
+        kept.append(words)
+        return f"\x00{len(kept) - 1}\x00"
+
+    title = _CODE.sub(lambda match: keep(match.group(2)), title)
+    title = _ESCAPE.sub(lambda match: keep(match.group(1)), title)
+    title = _LINK.sub(r"\1", _IMAGE.sub(r"\1", title))
+    title = _TAG.sub("", title)
+    title = _EMPHASIS.sub(lambda match: match.group(2) or match.group(4), title)
+    title = re.sub("\x00(\\d+)\x00", lambda match: kept[int(match.group(1))], title)
+    return one_line(title)

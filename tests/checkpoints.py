@@ -1,0 +1,64 @@
+"""Tiny BERT checkpoints with random weights, saved as a hub would hold them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_WORDS = ["query", "passage", "the", "river", "stone", "cloud"]
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_LETTERS, *".,:?", *(f"##{c}" for c in _LETTERS), *_WORDS]
+
+
+def write_tokenizer(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    settings = {"do_lower_case": True, "tokenizer_class": "BertTokenizer", "model_max_length": 64}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def _config(**more: object) -> object:
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+        **more,
+    )
+
+
+def write_bi_encoder(folder: Path, *, pooling: str = "mean", prompts: dict[str, str] | None = None) -> Path:
+    """A bi-encoder in sentence-transformers' layout, with mean or CLS pooling and perhaps prompts."""
+    import torch
+    from transformers import BertModel
+
+    torch.manual_seed(7)
+    write_tokenizer(folder)
+    BertModel(_config()).save_pretrained(folder)
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    modes = {f"pooling_mode_{m}": m.startswith(pooling) for m in ("cls_token", "mean_tokens", "max_tokens")}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 32, **modes}))
+    if prompts:
+        (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+    return folder
+
+
+def write_cross_encoder(folder: Path, *, n_labels: int = 1) -> Path:
+    """A cross-encoder with one score a pair, or with more labels."""
+    import torch
+    from transformers import BertForSequenceClassification
+
+    torch.manual_seed(7)
+    write_tokenizer(folder)
+    BertForSequenceClassification(_config(num_labels=n_labels)).save_pretrained(folder)
+    return folder

@@ -1,0 +1,472 @@
+"""The command as a user meets it: real model, tiny folders."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from semsearch.cli import cli, options
+from semsearch.cli.environment import describe_installation
+from semsearch.cli.output import echo_json
+from semsearch.cli.progress import Pace
+from semsearch.errors import IndexLocked
+from semsearch.reports import Progress
+
+HEAVY = ("faiss", "numpy", "rich", "sentence_transformers", "sqlite_utils", "tantivy", "torch", "transformers")
+HIT_KEYS = (
+    "rank", "score", "path", "title", "heading", "page", "line_start", "line_end", "start", "end", "text", "scores",
+    "metadata",
+)  # fmt: skip
+COOKING = """\
+---
+author: Ada
+---
+# Kitchen
+
+## Bread
+
+Knead the dough until it is smooth. Let the loaf rise in a warm place. Bake it until the crust is brown.
+
+## Soup
+
+Simmer the onions slowly in butter.
+"""
+HOSTILE = "The [bold]red[/bold] lighthouse \x1b[2Jkeeper\u202e trims\x07 the \x9blamp at dusk. :smile:\n"
+
+
+def a_long_page() -> str:
+    sentences = [f"The clerk writes line {n} of the ledger in blue ink and turns the page." for n in range(6)]
+    return " ".join([*sentences, "A volcano erupted near the harbour town.", *sentences])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("documents")
+    (root / "cooking.md").write_text(COOKING, encoding="utf-8")
+    (root / "hostile.txt").write_text(HOSTILE, encoding="utf-8")
+    (root / "ledger.txt").write_text(a_long_page(), encoding="utf-8")
+    (root / "库存.txt").write_text("仓库里还有三箱苹果。请在周五之前发货。\n", encoding="utf-8")
+    (root / "broken.pdf").write_bytes(b"%PDF-1.7 and then nothing")
+    (root / "empty.txt").touch()
+    return root
+
+
+@pytest.fixture(scope="module")
+def built(folder, tmp_path_factory):
+    """(index, what `index --json` printed)"""
+    index = str(tmp_path_factory.mktemp("indexes") / "tiny")
+    done = CliRunner().invoke(cli, ["index", str(folder), "--index", index, "--json"])
+    assert done.exit_code == 0, done.output
+    assert done.stderr == ""
+    return index, json.loads(done.stdout)
+
+
+@pytest.fixture
+def index(built):
+    return built[0]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """An empty working folder, and nothing from the user's environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("FORCE_COLOR", "NO_COLOR", "SEMSEARCH_HOME", "SEMSEARCH_DEBUG", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def run(*args, **options):
+    return CliRunner().invoke(cli, [str(arg) for arg in args], **options)
+
+
+def run_process(*args, **options):
+    command = [sys.executable, "-m", "semsearch", *map(str, args)]
+    repository = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, **options)
+
+
+class TestHelp:
+    def test_commands_come_in_the_order_of_use(self):
+        text = run("--help").stdout
+        places = [text.index(f"\n  {name} ") for name in ("index", "query", "info", "list", "remove")]
+        assert places == sorted(places)
+
+    @pytest.mark.parametrize("flag", ["-h", "--help"])
+    @pytest.mark.parametrize("command", list(cli.commands))
+    def test_each_command_explains_itself_with_examples(self, command, flag):
+        done = run(command, flag)
+        assert done.exit_code == 0
+        assert "--index" in done.stdout
+        assert "--json" in done.stdout
+        assert f"Examples:\n    semsearch {command}" in done.stdout
+
+    def test_help_imports_nothing_heavy(self):
+        code = (
+            "import sys\nfrom semsearch.cli import cli\ncli(['query', '--help'], standalone_mode=False)\n"
+            f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        assert done.stderr == "[]\n"
+
+    def test_version(self):
+        from semsearch import __version__
+
+        assert run("--version").stdout == f"semsearch {__version__}\n"
+
+    def test_no_command_and_unknown_ones_are_usage_errors(self):
+        assert run().exit_code == 2
+        assert run("quary", "x").exit_code == 2
+
+    def test_the_modes_are_those_of_the_library(self):
+        from semsearch.searching import MODES
+
+        assert options.MODES == MODES
+
+
+class TestIndex:
+    def test_json_accounts_for_every_file(self, built, folder):
+        index, report = built
+        assert list(report) == ["index", "files", "chunks", "elapsed_s", "problems"]
+        assert report["index"] == index
+        assert report["files"] == {"seen": 6, "indexed": 4, "unchanged": 0, "removed": 0, "skipped": 1, "failed": 1}
+        assert report["chunks"]["encoded"] == report["chunks"]["total"] >= 4
+        assert {Path(p["path"]).name for p in report["problems"]} == {"broken.pdf", "empty.txt"}
+        assert all(p["reason"] for p in report["problems"])
+
+    def test_again_is_a_sync_and_the_summary_says_how_to_ask(self, index, folder):
+        done = run("index", folder, "--index", index)
+        assert done.exit_code == 0
+        assert "0 indexed, 4 unchanged, 1 skipped, 1 failed" in done.stdout
+        assert "0 encoded" in done.stdout
+        assert "broken.pdf: " in done.stdout
+        assert f'semsearch query "your question" --index {index}' in done.stdout
+        assert done.stderr == ""
+
+    def test_without_path_everything_remembered_is_synced(self, index):
+        report = json.loads(run("index", "--index", index, "--json").stdout)
+        assert report["files"]["unchanged"] == 4
+
+    def test_quiet_prints_only_failures_on_stderr(self, index):
+        done = run("index", "--index", index, "--quiet")
+        assert done.exit_code == 0
+        assert done.stdout == ""
+        assert "broken.pdf: " in done.stderr
+        assert "empty.txt" not in done.stderr
+
+    def test_a_path_that_does_not_exist_is_an_error(self):
+        done = run("index", "no-such-folder")
+        assert done.exit_code == 2
+        assert "no-such-folder" in done.stderr
+
+    def test_without_path_and_index_is_an_error(self):
+        done = run("index")
+        assert done.exit_code == 2
+        assert done.stderr.startswith("semsearch: error: ")
+
+    def test_glob_and_exclude_choose_files(self, folder, tmp_path):
+        patterns = ["--glob", "*.txt", "--exclude", "led*", "--exclude", "e*"]
+        done = run("index", folder, "--index", tmp_path / "some", *patterns, "--json")
+        assert json.loads(done.stdout)["files"]["indexed"] == 2
+
+
+class TestQuery:
+    def test_json_has_exactly_the_documented_shape(self, index, folder):
+        done = run("query", "how to make a loaf", "--index", index, "--json", "-k", 2)
+        answer = json.loads(done.stdout)
+        assert done.exit_code == 0
+        assert done.stdout.endswith("}\n")
+        assert done.stdout.count("\n") == 1
+        assert list(answer) == ["query", "index", "mode", "elapsed_ms", "hits"]
+        assert (answer["query"], answer["index"], answer["mode"]) == ("how to make a loaf", index, "hybrid")
+        assert [hit["rank"] for hit in answer["hits"]] == [1, 2]
+        best = answer["hits"][0]
+        assert tuple(best) == HIT_KEYS
+        assert list(best["scores"]) == ["dense", "lexical", "fused", "rerank"]
+        assert best["path"] == str(folder / "cooking.md")
+        assert "Knead the dough" in best["text"]
+        assert best["metadata"]["author"] == "Ada"
+        assert best["title"]
+
+    def test_a_document_without_title_is_named_after_its_file(self, index):
+        answer = json.loads(run("query", "lighthouse", "--index", index, "--json", "-k", 1).stdout)
+        assert answer["hits"][0]["title"] == "hostile"
+
+    def test_chinese_is_printed_as_itself(self, index):
+        done = run("query", "苹果", "--index", index, "--json", "-k", 1)
+        assert "三箱苹果" in done.stdout
+        assert json.loads(done.stdout)["hits"][0]["path"].endswith("库存.txt")
+
+    def test_the_query_may_come_from_stdin_or_in_several_words(self, index):
+        piped = json.loads(run("query", "-", "--index", index, "--json", input="smooth dough\n").stdout)
+        typed = json.loads(run("query", "smooth", "dough", "--index", index, "--json").stdout)
+        assert piped["query"] == typed["query"] == "smooth dough"
+        assert piped["hits"] == typed["hits"]
+
+    @pytest.mark.parametrize("extra", [[], ["--json"]])
+    def test_nothing_found_is_exit_1(self, index, extra):
+        done = run("query", "zyxwvut", "--mode", "lexical", "--index", index, *extra)
+        assert done.exit_code == 1
+        if extra:
+            assert json.loads(done.stdout)["hits"] == []
+        else:
+            assert done.stdout == ""
+            assert "no passage found" in done.stderr
+
+    def test_without_an_index_the_error_says_how_to_make_one(self):
+        done = run("query", "anything")
+        assert done.exit_code == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith("semsearch: error: ")
+        assert "semsearch index" in done.stderr
+
+    def test_rerank_without_a_reranker_says_how_to_name_one(self, index):
+        done = run("query", "bread", "--rerank", "--index", index)
+        assert done.exit_code == 2
+        assert "--reranker" in done.stderr
+
+    @pytest.mark.parametrize("bad", [["-k", "0"], ["--mode", "magic"], ["--per-document", "-1"], ["--context", "x"]])
+    def test_bad_options_are_usage_errors(self, bad, index):
+        assert run("query", "x", "--index", index, *bad).exit_code == 2
+
+    def test_context_widens_the_passage(self, index):
+        def best(*extra):
+            return json.loads(run("query", "onions", "--index", index, "--json", "-k", 1, *extra).stdout)["hits"][0]
+
+        narrow, wide = best(), best("-C", 100)
+        assert narrow["text"] in wide["text"]
+        assert wide["line_start"] <= narrow["line_start"]
+
+    def test_no_rerank_leaves_a_named_reranker_alone(self, index):
+        done = run("query", "bread", "--index", index, "--no-rerank", "--reranker", "/no/such/folder", "-k", 1)
+        assert done.exit_code == 0
+
+
+class TestTerminal:
+    def test_a_pipe_gets_plain_text_in_full(self, index):
+        done = run("query", "volcano", "--index", index, "-k", 1)
+        assert "\x1b" not in done.stdout
+        assert "…" not in done.stdout
+        assert max(map(len, done.stdout.splitlines())) > 800  # as long as it is in the file
+        assert "  1  0." in done.stdout
+        assert "ledger.txt:1\n" in done.stdout
+
+    def test_a_terminal_gets_the_best_sentence_in_bold_and_the_words_in_red(self, index, monkeypatch):
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", "60")
+        monkeypatch.setenv("TERM", "xterm-256color")
+        done = run("query", "volcano", "--index", index, "-k", 1)
+        assert "\x1b[1;31mvolcano\x1b[0m" in done.stdout
+        assert "\x1b[1mA \x1b[0m" in done.stdout
+        assert done.stdout.count("…") == 2
+        passage = [line for line in done.stdout.splitlines() if "line " in line or "volcano" in line]
+        assert len(passage) <= 9
+
+    def test_context_shows_passages_in_full(self, index, monkeypatch):
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", "60")
+        assert "…" not in run("query", "volcano", "--index", index, "-k", 1, "--context", 1).stdout
+
+    def test_no_color_means_no_escape_sequences(self, index, monkeypatch):
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("NO_COLOR", "1")
+        assert "\x1b" not in run("query", "volcano", "--index", index, "-k", 1).stdout
+
+    @pytest.mark.parametrize("colour", [False, True])
+    def test_what_documents_say_never_drives_the_terminal(self, index, monkeypatch, colour):
+        if colour:
+            monkeypatch.setenv("FORCE_COLOR", "1")
+        done = run("query", "lighthouse keeper", "--index", index, "-k", 1)
+        assert not any(bad in done.stdout for bad in ("\x1b[2J", "\x07", "\u202e", "\x9b"))
+        plain = click.unstyle(done.stdout)
+        assert "The [bold]red[/bold] lighthouse" in plain
+        assert ":smile:" in plain
+
+    def test_json_keeps_such_characters_escaped(self, index):
+        done = run("query", "lighthouse keeper", "--index", index, "-k", 1, "--json")
+        assert not any(bad in done.stdout for bad in ("\x1b", "\x07", "\u202e", "\x9b"))
+        assert json.loads(done.stdout)["hits"][0]["text"] == HOSTILE.strip()
+
+    def test_json_is_strict_whatever_it_is_given(self, capfdbinary):
+        echo_json({"nan": float("nan"), "inf": [float("-inf")], "bytes in a name": "caf\udce9", "path": Path("a")})
+        out = capfdbinary.readouterr().out
+        read = json.loads(out.decode("utf-8"), parse_constant=pytest.fail)
+        assert read == {"nan": None, "inf": [None], "bytes in a name": "caf\udce9", "path": "a"}
+
+
+class TestProcess:
+    """What only a process of its own shows."""
+
+    def test_a_query_prints_its_answer_and_nothing_else(self, index):
+        process = run_process("query", "smooth dough", "--index", index, "-k", 1, "--json", stdout=subprocess.PIPE)
+        out, err = process.communicate()
+        assert process.returncode == 0
+        assert err == b""
+        assert "Knead" in json.loads(out)["hits"][0]["text"]
+
+    @pytest.mark.parametrize("args", [["list"], ["list", "--json"], ["info"]])
+    def test_a_closed_pipe_is_not_an_error(self, index, args):
+        reader, writer = os.pipe()
+        os.close(reader)
+        process = run_process(*args, "--index", index, stdout=writer)
+        os.close(writer)
+        assert process.communicate()[1] == b""
+        assert process.returncode == 0
+
+    def test_a_closed_pipe_does_not_trouble_help(self):
+        reader, writer = os.pipe()
+        os.close(reader)
+        process = run_process("--help", stdout=writer)
+        os.close(writer)
+        assert process.communicate()[1] == b""
+        assert process.returncode == 0
+
+    def test_a_full_disk_is_one_line(self, index):
+        if not Path("/dev/full").exists():
+            pytest.skip("this system has no /dev/full")
+        with Path("/dev/full").open("wb") as full:
+            process = run_process("list", "--index", index, stdout=full)
+            error = process.communicate()[1].decode()
+        assert process.returncode == 2
+        assert error.startswith("semsearch: error: ")
+        assert error.count("\n") == 1
+
+
+class TestProgress:
+    def test_a_terminal_gets_a_progress_bar_on_stderr_only(self, index, monkeypatch):
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("TERM", "xterm-256color")
+        monkeypatch.setenv("COLUMNS", "100")
+        done = run("index", "--index", index)
+        assert done.exit_code == 0
+        assert "passages/s" in done.stderr
+        assert "passages/s" not in done.stdout
+
+    def test_remaining_time_is_what_the_last_two_minutes_promise(self):
+        pace = Pace()
+        for elapsed_s, files_done, chunks_done in [(0.0, 0, 0), (0.2, 900, 0), (60.0, 910, 300), (150.0, 920, 600)]:
+            pace.add(Progress(files_done, 1_000, chunks_done, elapsed_s, ""))
+        assert pace.passages_per_s == pytest.approx(600 / 149.8)
+        assert pace.remaining_s == pytest.approx(80 * 149.8 / 20)
+        pace.add(Progress(930, 1_000, 900, 240.0, ""))
+        assert pace.remaining_s == pytest.approx(70 * 180.0 / 20)
+
+    def test_nothing_is_promised_before_a_file_is_done(self):
+        pace = Pace()
+        pace.add(Progress(0, 10, 0, 3.0, "a"))
+        assert pace.remaining_s is None
+        assert pace.passages_per_s == 0
+
+
+class TestErrors:
+    def test_interruption_says_that_nothing_is_lost(self, folder, monkeypatch):
+        monkeypatch.setattr("semsearch.indexing.build_index", raising(KeyboardInterrupt()))
+        done = run("index", folder)
+        assert done.exit_code == 130
+        assert "kept" in done.stderr
+        assert "Traceback" not in done.output
+
+    def test_a_known_error_is_its_text(self, folder, monkeypatch):
+        monkeypatch.setattr("semsearch.indexing.build_index", raising(IndexLocked("it is \x1b[1mbusy")))
+        done = run("index", folder)
+        assert done.exit_code == 2
+        assert done.stderr == "semsearch: error: it is [1mbusy\n"
+
+    @pytest.mark.parametrize("debug", [False, True])
+    def test_an_unexpected_error_shows_a_traceback_only_on_request(self, folder, monkeypatch, debug):
+        monkeypatch.setattr("semsearch.indexing.build_index", raising(ValueError("oops")))
+        if debug:
+            monkeypatch.setenv("SEMSEARCH_DEBUG", "1")
+        done = run("index", folder)
+        assert done.exit_code == 2
+        assert "semsearch: error: unexpected ValueError: oops" in done.stderr
+        assert ("Traceback" in done.stderr) == debug
+
+
+class TestInfo:
+    def test_facts_of_an_index(self, index, folder):
+        text, facts = run("info", "--index", index), json.loads(run("info", "--index", index, "--json").stdout)
+        assert text.exit_code == 0
+        assert "all-MiniLM-L6-v2" in text.stdout
+        assert str(folder) in text.stdout
+        assert facts["index"]["path"] == index
+        assert facts["index"]["files"] == 4
+        assert {"python", "semsearch", "torch", "faiss-cpu"} <= set(facts["versions"])
+
+    def test_no_index_yet_is_an_answer_but_a_named_one_must_exist(self):
+        done = run("info")
+        assert done.exit_code == 0
+        assert "semsearch index" in done.stdout
+        assert json.loads(run("info", "--json").stdout)["index"] is None
+        assert run("info", "--index", "work").exit_code == 2
+        assert run("info", "--index", "default").exit_code == 2
+
+    def test_other_indexes_are_named(self, index):
+        shutil.copytree(index, "indexes/work")
+        done = run("info")
+        assert "indexes/work" in done.stdout
+        facts = json.loads(run("info", "--index", "work", "--json").stdout)
+        assert facts["other_indexes"] == []
+
+    @pytest.mark.parametrize(
+        ("installed", "expected"),
+        [({"faiss-cpu", "faiss-gpu"}, "pip uninstall -y faiss-cpu faiss-gpu"), (set(), "semsearch[cpu]")],
+    )
+    def test_it_warns_of_a_broken_faiss(self, monkeypatch, installed, expected):
+        def version(name):
+            return "1.15.1" if "faiss" not in name or name in installed else None
+
+        monkeypatch.setattr("semsearch.cli.environment._version", version)
+        [warning] = describe_installation().warnings
+        assert expected in warning
+        assert expected in run("info").stdout
+
+
+class TestListAndRemove:
+    def test_list_names_every_file_with_its_state(self, index):
+        done = run("list", "--index", index)
+        states = {Path(line.split(": ")[0]).name: line.split()[0] for line in done.stdout.splitlines()}
+        assert done.exit_code == 0
+        assert states == {
+            "cooking.md": "indexed", "hostile.txt": "indexed", "ledger.txt": "indexed", "库存.txt": "indexed",
+            "broken.pdf": "failed", "empty.txt": "skipped",
+        }  # fmt: skip
+        files = json.loads(run("list", "--index", index, "--json").stdout)["files"]
+        assert {Path(f["path"]).name: f["status"] for f in files} == states
+
+    def test_a_removed_file_is_not_found_again(self, index, folder):
+        shutil.copytree(index, "indexes/copy")
+        done = run("remove", folder / "cooking.md", "--index", "copy")
+        assert done.exit_code == 0
+        assert done.stdout.startswith("1 documents") or done.stdout.startswith("1 document")
+        paths = [h["path"] for h in json.loads(run("query", "loaf", "--index", "copy", "--json").stdout)["hits"]]
+        assert paths
+        assert str(folder / "cooking.md") not in paths
+
+    def test_removing_a_folder_forgets_it(self, index, folder):
+        shutil.copytree(index, "indexes/copy")
+        report = json.loads(run("remove", folder, "--index", "copy", "--json").stdout)
+        assert report["documents"] == 4
+        assert report["roots"] == [str(folder)]
+        assert json.loads(run("info", "--index", "copy", "--json").stdout)["index"]["roots"] == []
+
+    def test_removing_something_unknown_is_exit_1_and_names_it(self, index):
+        done = run("remove", "nowhere.txt", "--index", index)
+        assert done.exit_code == 1
+        assert "nowhere.txt" in done.stderr
+
+    def test_removing_without_an_index_is_an_error(self):
+        assert run("remove", "x").exit_code == 2
+
+
+def raising(error):
+    def fail(*args, **options):
+        raise error
+
+    return fail
