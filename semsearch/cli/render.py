@@ -185,11 +185,15 @@ def removal(report: RemoveReport) -> None:
     console = open_console()
     _print(
         console,
-        f"{report.documents:,} documents and {report.chunks:,} passages removed from ",
+        f"{_number(report.documents, 'document')} and {_number(report.chunks, 'passage')} removed from ",
         (clean(short_path(report.index)), PATH),
     )
     for root in report.roots:
         _print(console, "no longer remembered: ", (clean_line(short_path(root)), PATH))
+
+
+def _number(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def info(facts: IndexInfo | None, others: Sequence[Path], installation: Installation) -> None:

@@ -1,4 +1,4 @@
-"""Markdown: front matter to metadata, headings outside code to the outline, the body as it stands."""
+"""Markdown: front matter to metadata, headings outside code to the outline, the body on the lines of the file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,11 @@ def first_title(outline: list[Heading]) -> str:
 
 
 def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
-    """Part YAML front matter from the body; what is no mapping, or no valid YAML, stays in the body."""
+    """Part YAML front matter from the body; what is no mapping, or no valid YAML, stays in the body.
+
+    Returns:
+        The values, and the body after as many empty lines as the front matter had, so that lines keep their numbers.
+    """
     match = _FRONT_MATTER.match(text, 0, _MAX_FRONT_MATTER_CHARS)
     if not match or not (match.group(1) or "").strip():
         return {}, text
@@ -57,7 +61,7 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
         values = yaml.safe_load(match.group(1))
         if not isinstance(values, dict):
             return {}, text
-        return clean_metadata(values), text[match.end() :]
+        return clean_metadata(values), "\n" * match.group().count("\n") + text[match.end() :]
     except (yaml.YAMLError, LoadError, ValueError, RecursionError):
         return {}, text
 

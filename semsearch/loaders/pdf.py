@@ -1,21 +1,16 @@
-"""PDF: text page by page, running heads dropped, bookmarks to the outline.
-
-PDFium is used where it is installed: it finds the gaps between words that many typesetters leave without a blank,
-and is about ten times as fast. Otherwise pypdf does the work.
-"""
+"""PDF: text page by page, running heads dropped, bookmarks to the outline."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from semsearch.errors import LoadError
 from semsearch.loaders import limits
 from semsearch.loaders.base import TextBuilder, clean_text, one_line
-from semsearch.loaders.pdf_engines import RawPdf, read_with_pdfium, read_with_pypdf
+from semsearch.loaders.pdfium import RawPdf, read_pdf
 from semsearch.loaders.text import numbered_outline
 from semsearch.types import Document, Heading
 
@@ -41,14 +36,13 @@ def load_pdf(path: Path) -> Document:
     """A PDF; pages are separated by a blank line and counted in `page_starts`.
 
     Raises:
-        LoadError: encrypted, damaged, or scanned without text. Errors of pypdf pass through.
+        LoadError: encrypted, damaged, or scanned without text. Errors of PDFium pass through.
     """
     if path.stat().st_size == 0:
         raise LoadError("empty file", skipped=True)
     if path.stat().st_size > limits.MAX_FILE_BYTES:
         raise LoadError(f"larger than the {limits.readable_bytes(limits.MAX_FILE_BYTES)} limit")
-    read = read_with_pdfium if find_spec("pypdfium2") else read_with_pypdf
-    return to_document(path, read(path))
+    return to_document(path, read_pdf(path))
 
 
 def to_document(path: Path, raw: RawPdf) -> Document:

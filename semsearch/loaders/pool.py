@@ -23,6 +23,7 @@ _FILES_AHEAD_PER_WORKER = 16
 _WATCH_INTERVAL_S = 0.1
 _START_TIMEOUT_S = 60.0
 _SIGKILL = 9  # Windows has no name for it
+_SELF_ENDED = (4, 5, 6)  # SIGILL, SIGTRAP, SIGABRT: how PDFium ends the process when it is refused memory
 
 
 class _Stopped(Exception):
@@ -262,9 +263,12 @@ class LoaderPool:
                 raise _Stopped
         code = lane.drop()
         if timed_out:
-            return LoadError(f"took longer than {self._timeout_s:g} s")
+            return LoadError(f"took longer than {self._timeout_s:g} s", retry=True)  # the machine may have been busy
         if code == -_SIGKILL:
             return LoadError("needs more memory than there is (the system ended the parser)")
+        if -code in _SELF_ENDED:
+            limit = limits.readable_bytes(self._memory_bytes) + " of memory" if self._memory_bytes else "the memory"
+            return LoadError(f"damaged, or needs more than {limit} (the parser ended itself, exit code {code})")
         return LoadError(f"the parser crashed (exit code {code})")
 
     def _put(self, job: _Job, batch: list[Any], n_bytes: int) -> None:

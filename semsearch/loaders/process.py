@@ -35,13 +35,14 @@ class WorkerProcess:
     """
 
     def __init__(self, memory_bytes: int, timeout_s: float) -> None:
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # threads reserve memory
+        # Threads reserve address space: libraries' own ones, and glibc 64 MiB for what each thread allocates.
+        few_threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-X", f"utf8={sys.flags.utf8_mode}", "-c", _BOOTSTRAP],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=environment,
+            env={**os.environ, **few_threads},
         )
         start = {
             "package": str(Path(__file__).resolve().parents[1]),

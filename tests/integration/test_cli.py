@@ -444,7 +444,7 @@ class TestListAndRemove:
         shutil.copytree(index, "indexes/copy")
         done = run("remove", folder / "cooking.md", "--index", "copy")
         assert done.exit_code == 0
-        assert done.stdout.startswith("1 documents") or done.stdout.startswith("1 document")
+        assert done.stdout.startswith("1 document and ")
         paths = [h["path"] for h in json.loads(run("query", "loaf", "--index", "copy", "--json").stdout)["hits"]]
         assert paths
         assert str(folder / "cooking.md") not in paths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def failure(path: Path, **options: str) -> LoadError:
     return caught.value
 
 
-def zip_bomb(path: Path, member: str, *, n_mebibytes: int = 300) -> Path:
+def zip_bomb(path: Path, member: str, *, n_mebibytes: int) -> Path:
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open(member, "w") as stream,
@@ -61,6 +62,23 @@ def zip_bomb(path: Path, member: str, *, n_mebibytes: int = 300) -> Path:
         for _ in range(n_mebibytes):
             stream.write(bytes(1 << 20))
     return path
+
+
+def pdf_bomb(path: Path, operators: bytes, *, n_repeats: int, n_pages: int = 1) -> Path:
+    """A small PDF whose pages all draw the same stream: `operators`, `n_repeats` times over."""
+    packer = zlib.compressobj(1)
+    packed = b"".join([*(packer.compress(operators) for _ in range(n_repeats)), packer.flush()])
+    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 800]/Contents 4 0 R/Resources<</Font<</F1 3 0 R>>>>>>"
+    kids = b" ".join(b"%d 0 R" % (5 + k) for k in range(n_pages))
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Count %d/Kids[%s]>>" % (n_pages, kids),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+        b"<</Length %d/Filter/FlateDecode>>\nstream\n%s\nendstream" % (len(packed), packed),
+        *[page] * n_pages,
+    ]
+    body = b"".join(b"%d 0 obj\n%s\nendobj\n" % (number, content) for number, content in enumerate(objects, start=1))
+    return write(path, b"%PDF-1.4\n" + body + b"trailer<</Size %d/Root 1 0 R>>\n%%%%EOF" % (len(objects) + 1))
 
 
 def shared_folder(name: str) -> Path:

@@ -5,35 +5,26 @@ from __future__ import annotations
 import io
 import sys
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import docx
 import pptx
-import pypdf
 import pytest
 from docx.enum.style import WD_STYLE_TYPE
 from docx.oxml import OxmlElement
+from reportlab.lib.pdfencrypt import StandardEncryption
 from reportlab.pdfgen import canvas
 
 from semsearch.loaders import limits
 from semsearch.loaders.pdf import to_document
-from semsearch.loaders.pdf_engines import RawPdf, read_with_pdfium, read_with_pypdf
-from tests.unit.loaders_fixtures import check_invariants, failure, is_root, only, outline, section, write, zip_bomb
+from semsearch.loaders.pdfium import RawPdf
+from tests.unit.loaders_fixtures import failure, is_root, only, outline, section, write, zip_bomb
 
 _NO_PATH = Path("a.pdf")
-ENGINES = [
-    pytest.param(read_with_pypdf, id="pypdf"),
-    pytest.param(
-        read_with_pdfium,
-        id="pdfium",
-        marks=pytest.mark.skipif(not find_spec("pypdfium2"), reason="pypdfium2 is not installed"),
-    ),
-]
 
 
-def make_pdf(path, pages, *, bookmarks=(), **properties):
-    sheet = canvas.Canvas(str(path))
+def make_pdf(path, pages, *, bookmarks=(), encrypt=None, **properties):
+    sheet = canvas.Canvas(str(path), encrypt=encrypt)
     for name, value in properties.items():
         getattr(sheet, f"set{name.capitalize()}")(value)
     for number, lines in enumerate(pages):
@@ -47,8 +38,7 @@ def make_pdf(path, pages, *, bookmarks=(), **properties):
     return path
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_pdf_pages_bookmarks_and_running_heads(tmp_path, engine):
+def test_pdf_pages_bookmarks_and_running_heads(tmp_path):
     pages = [["The Manual", f"Chapter text {name} continues with infor-", "mation here", *name, str(k)]
              for k, name in enumerate(["alpha", "beta", "gamma", "delta", "epsilon"], start=1)]  # fmt: skip
     pages[2].insert(1, "2 Gamma part")
@@ -59,8 +49,7 @@ def test_pdf_pages_bookmarks_and_running_heads(tmp_path, engine):
         title="Doc title",
         author="A. Person",
     )
-    document = to_document(path, engine(path))
-    check_invariants(document)
+    document = only(path)
     assert document.title == "Doc title"
     assert document.metadata["author"] == "A. Person" and document.metadata["date"][:2] == "20"
     assert len(document.page_starts) == 5
@@ -108,26 +97,45 @@ def test_pdf_without_text_is_reported_as_scanned(tmp_path):
     assert failure(make_pdf(tmp_path / "b.pdf", [[]])).reason == "scanned: 1 page without text; run OCR first"
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_encrypted_pdf(tmp_path, engine, monkeypatch):
-    monkeypatch.setattr("semsearch.loaders.pdf.find_spec", lambda _: engine is read_with_pdfium or None)
-    plain = make_pdf(tmp_path / "plain.pdf", [["Hidden words"]])
+@pytest.mark.parametrize("strength", [40, 128])
+def test_encrypted_pdf(tmp_path, strength):
     for name, password in (("open", ""), ("closed", "secret")):
-        writer = pypdf.PdfWriter(clone_from=str(plain))
-        writer.encrypt(password, owner_password="owner", algorithm="AES-256")
-        writer.write(str(tmp_path / f"{name}.pdf"))
+        lock = StandardEncryption(password, ownerPassword="owner", strength=strength)
+        make_pdf(tmp_path / f"{name}.pdf", [["Hidden words"]], encrypt=lock)
     assert only(tmp_path / "open.pdf").text == "Hidden words"
     error = failure(tmp_path / "closed.pdf")
     assert error.reason == "encrypted PDF: a password is needed" and not error.skipped and not error.retry
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_damaged_pdf(tmp_path, engine, monkeypatch):
-    monkeypatch.setattr("semsearch.loaders.pdf.find_spec", lambda _: engine is read_with_pdfium or None)
+def test_pdf_of_an_unknown_encryption(tmp_path):
+    path = make_pdf(tmp_path / "a.pdf", [["words"]], encrypt=StandardEncryption("secret"))
+    write(path, path.read_bytes().replace(b"/Standard", b"/Uncommon"))
+    assert failure(path).reason == "encrypted PDF: its encryption is not supported"
+
+
+def test_damaged_pdf(tmp_path):
     good = make_pdf(tmp_path / "good.pdf", [["words"]] * 50).read_bytes()
     assert failure(write(tmp_path / "cut.pdf", good[:600])).reason == "truncated or damaged PDF"
     assert failure(write(tmp_path / "text.pdf", "just text")).reason == "is not a PDF (it looks like plain text)"
     assert failure(write(tmp_path / "page.pdf", "<html>")).reason == "is not a PDF (it looks like a web page)"
+    empty = failure(write(tmp_path / "empty.pdf", b""))
+    assert empty.reason == "empty file" and empty.skipped
+
+
+def test_broken_bookmarks_cost_no_text(tmp_path, capfd):
+    bookmarks = [(0, "Start", 0), (0, "Next", 0), (0, "Last", 0)]
+    data = make_pdf(tmp_path / "a.pdf", [["The words"]], bookmarks=bookmarks).read_bytes()
+    surrogate = write(tmp_path / "b.pdf", data.replace(b"/Title (Next)", b"/Title <FEFFD800>"))
+    assert surrogate.read_bytes() != data
+    document = only(surrogate)
+    assert document.text == "The words" and outline(document)[0] == (1, "Start")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_pdf_text_past_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_TEXT_CHARS", 100)
+    path = make_pdf(tmp_path / "a.pdf", [["words " * 5]] * 5)
+    assert failure(path).reason == "its text is longer than 100 characters"
 
 
 def make_docx(path):
@@ -274,10 +282,12 @@ def test_containers_that_are_not_what_their_name_says(tmp_path, name):
 
 
 @pytest.mark.parametrize(("name", "member"), [("a.docx", "word/document.xml"), ("a.odt", "content.xml")])
-def test_zip_bombs_are_refused_before_they_are_unpacked(tmp_path, name, member):
-    error = failure(zip_bomb(tmp_path / name, member))
-    assert error.reason == "unpacks to 300 MiB (limit 200 MiB): refused as a zip bomb" and not error.skipped
-    assert failure(zip_bomb(tmp_path / name, member, n_mebibytes=40)).reason.startswith("unpacks to 40 MiB from ")
+def test_zip_bombs_are_refused_before_they_are_unpacked(tmp_path, name, member, monkeypatch):
+    bomb = zip_bomb(tmp_path / name, member, n_mebibytes=20)
+    assert failure(bomb).reason.startswith("unpacks to 20 MiB from ")
+    monkeypatch.setattr(limits, "MAX_UNPACKED_BYTES", 10 << 20)
+    error = failure(bomb)
+    assert error.reason == "unpacks to 20 MiB (limit 10 MiB): refused as a zip bomb" and not error.skipped
 
 
 def test_damaged_containers(tmp_path):

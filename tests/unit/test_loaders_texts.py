@@ -46,10 +46,30 @@ def test_markdown_front_matter_headings_and_fences(tmp_path):
     assert document.id == document.source == str(tmp_path / "page.md")
     assert document.title == "The page"
     assert document.metadata == {"title": "The page", "tags": ["a", "b"], "date": "2024-05-01"}
-    assert document.text.startswith("# First { #first }\n")
+    assert document.text.lstrip().startswith("# First { #first }\n")
     assert outline(document) == [(1, "First"), (2, "A link and code_x bold"), (2, "Setext")]
     assert section(document, "A link and code_x bold").startswith("## A [link]")
     assert section(document, "Setext").startswith("Setext\n---")
+
+
+@pytest.mark.parametrize("front", ["", "---\ntitle: T\n---\n", "---\ntitle: T\n\ntags:\n- a\n...\n\n", "\n\n"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_lines_of_the_text_are_those_of_the_file(tmp_path, front, line_end):
+    source = front + "# Title\n\nwords\n"
+    for name in ("a.md", "a.txt", "a.rst", "a.adoc", "a.tex", "a.org", "a.py", "a.sh", "a.js", "README"):
+        text = only(write(tmp_path / name, source.replace("\n", line_end))).text
+        assert text.count("\n", 0, text.index("# Title")) + 1 == source.split("\n").index("# Title") + 1, name
+        assert text.count("\n") == source.count("\n"), name
+
+
+def test_headings_after_front_matter_have_their_line_in_the_file(tmp_path):
+    document = only(write(tmp_path / "page.md", MARKDOWN))
+    lines = [document.text.count("\n", 0, heading.start) for heading in document.outline]
+    assert [MARKDOWN.split("\n")[line][:9] for line in lines] == ["# First {", "## A [lin", "Setext"]
+
+
+def test_markdown_of_nothing_but_front_matter_is_skipped(tmp_path):
+    assert failure(write(tmp_path / "a.md", "---\ntitle: T\n---\n")).skipped
 
 
 def test_markdown_title_falls_back_to_the_first_heading_of_level_1(tmp_path):
