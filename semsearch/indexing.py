@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -35,6 +35,7 @@ def build_index(
     index: str | Path = "default",
     model: str | None = None,
     device: str = "auto",
+    precision: str = "auto",
     embedder: Embedder | None = None,
     globs: Sequence[str] | None = None,
     excludes: Sequence[str] | None = None,
@@ -53,7 +54,8 @@ def build_index(
         index: the name of the index, or the path of its folder.
         model: hub name, `name@revision` or folder of the encoder; by default the index's own, or all-MiniLM-L6-v2.
         device: where the model runs: `auto`, `cpu`, `cuda`, ...
-        embedder: an encoder in place of `model` and `device`.
+        precision: of the encoder, as for `load_embedder`; `auto` is the index's own.
+        embedder: an encoder in place of `model`, `device` and `precision`.
         globs: keep only files whose path matches one of these (`*.md`, `guides/**`); by default as last time.
         excludes: leave out files whose path matches one of these; by default as last time.
         text_column: the column of tables that holds the text, where it is not found by itself.
@@ -72,9 +74,8 @@ def build_index(
     if source is None and not (path / DATABASE).is_file():
         raise IndexNotFound(f"there is no index in {path} whose folders could be brought up to date; name a folder")
     with StoreWriter.open(path) as store:
-        if rebuild and embedder is None and model is None:
-            model = store.meta.get("model", {}).get("name")
-        encoder = _choose_embedder(store, model, device, embedder, rebuild=rebuild)
+        encoder = embedder or _load_embedder(store, model, device, precision, rebuild=rebuild)
+        _check_embedder(store, encoder, rebuild=rebuild)
         run = _Run(store, encoder, progress, rebuild=rebuild)
         if documents is None or rebuild:
             run.sync(_remember_roots(store, roots, globs, excludes, everything=rebuild), text_column)
@@ -363,18 +364,26 @@ def _remember_roots(
     return result
 
 
-def _choose_embedder(
-    store: StoreWriter, model: str | None, device: str, embedder: Embedder | None, *, rebuild: bool
-) -> Embedder:
+def _load_embedder(store: StoreWriter, model: str | None, device: str, precision: str, *, rebuild: bool) -> Embedder:
+    """The encoder that is asked for, what is not said being as the index has it."""
+    built = store.meta.get("model", {})
+    if precision == "auto" and not rebuild and built.get("precision") == "int8":
+        precision = "int8"
+    return load_embedder(model or built.get("name", DEFAULT_MODEL), device=device, precision=precision)
+
+
+def _check_embedder(store: StoreWriter, embedder: Embedder, *, rebuild: bool) -> None:
     built = store.meta.get("model")
-    chosen = embedder or load_embedder(model or (built["name"] if built else DEFAULT_MODEL), device=device)
-    if built and not rebuild and built["fingerprint"] != chosen.fingerprint:
+    if built and not rebuild and built["fingerprint"] != embedder.fingerprint:
         raise IndexIncompatible(
-            f"{store.path} was built with {built['name']} ({built['dim']} dims), not {chosen.name}; their vectors "
-            "cannot be compared. Drop --model, or rebuild: "
-            f"semsearch index --rebuild --model {chosen.name} --index {store.path}"
+            f"{store.path} was built with {_told(built['name'], built)} ({built['dim']} dims), not "
+            f"{_told(embedder.name, embedder.description)}; their vectors cannot be compared. Drop --model and "
+            f"--precision, or rebuild: semsearch index --rebuild --model {embedder.name} --index {store.path}"
         )
-    return chosen
+
+
+def _told(name: str, facts: Mapping[str, Any]) -> str:
+    return f"{name} in {facts['precision']}" if "precision" in facts else name
 
 
 def _describe(embedder: Embedder) -> dict[str, Any]:

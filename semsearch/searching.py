@@ -225,7 +225,7 @@ class Searcher:
             if self._embedder is None:
                 with self._store.snapshot() as meta:
                     model = meta["model"]
-                embedder = load_embedder(model["name"], device=self._device)
+                embedder = load_embedder(model["name"], device=self._device, precision=query_precision(model))
                 _check_model(model, embedder, self.path)
                 self._embedder = embedder
             return self._embedder
@@ -311,6 +311,11 @@ def _widen(chunk: Chunk, document: Document, n_lines: int) -> Chunk:
     return replace(
         chunk, text=text[start:end], start=start, end=end, line_start=line_start, line_end=line_end, page=page
     )
+
+
+def query_precision(model: Mapping[str, Any]) -> str:
+    """int8 for an index of int8 vectors; else whatever is quickest at full quality, f32 and bf16 being alike."""
+    return "int8" if model.get("precision") == "int8" else "auto"
 
 
 def _check_model(built: Mapping[str, Any], embedder: Embedder, path: Path) -> None:

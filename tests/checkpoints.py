@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _WORDS = ["query", "passage", "the", "river", "stone", "cloud"]
@@ -17,29 +18,35 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def _config(**more: object) -> object:
-    from transformers import BertConfig
+def _make(family: str, head: str, **more: object) -> Any:
+    """A transformers model of the family with random weights, large enough to tell texts apart."""
+    import torch
+    import transformers
 
-    return BertConfig(
+    name = {"bert": "Bert", "xlm-roberta": "XLMRoberta"}[family]
+    # RoBERTa's kin number positions from pad_token_id + 1, so they need that many more of them.
+    special = {"bert": {"pad_token_id": 0}, "xlm-roberta": {"pad_token_id": 0, "type_vocab_size": 2}}[family]
+    config = getattr(transformers, f"{name}Config")(
         vocab_size=len(VOCABULARY),
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=64,
+        max_position_embeddings=64 + (family != "bert"),
         initializer_range=0.5,
+        **special,
         **more,
     )
-
-
-def write_bi_encoder(folder: Path, *, pooling: str = "mean", prompts: dict[str, str] | None = None) -> Path:
-    """A bi-encoder in sentence-transformers' layout, with mean or CLS pooling and perhaps prompts."""
-    import torch
-    from transformers import BertModel
-
     torch.manual_seed(7)
+    return getattr(transformers, f"{name}{head}")(config)
+
+
+def write_bi_encoder(
+    folder: Path, *, family: str = "bert", pooling: str = "mean", prompts: dict[str, str] | None = None
+) -> Path:
+    """A bi-encoder in sentence-transformers' layout, with mean or CLS pooling and perhaps prompts."""
     write_tokenizer(folder)
-    BertModel(_config()).save_pretrained(folder)
+    _make(family, "Model").save_pretrained(folder)
     modules = [
         {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
         {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
@@ -53,12 +60,13 @@ def write_bi_encoder(folder: Path, *, pooling: str = "mean", prompts: dict[str, 
     return folder
 
 
-def write_cross_encoder(folder: Path, *, n_labels: int = 1) -> Path:
+def write_cross_encoder(
+    folder: Path, *, family: str = "bert", n_labels: int = 1, activation: str | None = None
+) -> Path:
     """A cross-encoder with one score a pair, or with more labels."""
-    import torch
-    from transformers import BertForSequenceClassification
-
-    torch.manual_seed(7)
     write_tokenizer(folder)
-    BertForSequenceClassification(_config(num_labels=n_labels)).save_pretrained(folder)
+    model = _make(family, "ForSequenceClassification", num_labels=n_labels)
+    if activation:
+        model.config.sentence_transformers = {"activation_fn": activation, "version": "4.0.0"}
+    model.save_pretrained(folder)
     return folder

@@ -12,7 +12,7 @@ import click
 from semsearch import __version__
 from semsearch.cli import options
 from semsearch.cli.door import FOUND, NONE_FOUND, Door, prepare_process
-from semsearch.cli.options import device_option, examples, index_option, json_option
+from semsearch.cli.options import device_option, examples, index_option, json_option, precision_option
 from semsearch.cli.output import clean, echo_json, query_answer
 
 __all__ = ["cli", "main"]
@@ -59,6 +59,7 @@ def cli() -> None:
     help="Model for a new index: a hub name, NAME@REVISION, or a local folder.",
 )
 @device_option
+@precision_option
 @click.option(
     "--glob", "globs", metavar="PATTERN", multiple=True, help="Read only files like this; remembered. Repeatable."
 )
@@ -74,6 +75,7 @@ def index(
     index: str,
     model: str | None,
     device: str,
+    precision: str,
     globs: tuple[str, ...],
     excludes: tuple[str, ...],
     text_column: str | None,
@@ -98,6 +100,7 @@ def index(
             index=index,
             model=model,
             device=device,
+            precision=precision,
             globs=globs or None,
             excludes=excludes or None,
             text_column=text_column,

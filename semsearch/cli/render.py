@@ -222,6 +222,7 @@ def _facts(console: Console, facts: IndexInfo) -> None:
         "documents": f"{facts.documents:,}",
         "passages": f"{facts.chunks:,} ({facts.vectors:,} vectors, {facts.ann_kind})",
         "model": f"{facts.model} ({facts.dim} dimensions, {facts.pooling} pooling, {facts.max_tokens} tokens)",
+        "precision": facts.precision,
         "weights": f"SHA-256 {facts.weights_sha256}",
         "size": f"{facts.size_bytes / 1e6:,.1f} MB, format {facts.format_version}",
         "created": facts.created,

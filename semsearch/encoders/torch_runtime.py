@@ -10,33 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from semsearch.encoders.models import ModelFiles, load_tokenizer
+from semsearch.encoders.models import ModelFiles
+from semsearch.encoders.tokenized import TokenizedEmbedder
 from semsearch.errors import InvalidInput, ModelError
-from semsearch.types import FloatArray, IntArray
+from semsearch.types import FloatArray
 
 __all__ = ["TorchEmbedder", "TorchReranker"]
 
 BATCH_SIZE = 16  # texts; on a CPU larger batches only add padding
 
 
-class TorchEmbedder:
-    """A BERT bi-encoder. Safe to use from several threads, one encoding at a time.
-
-    Only the tokenizer is read at once; torch and the weights wait for the first text to encode, so that a run which
-    finds nothing new does not pay for them.
-    """
+class TorchEmbedder(TokenizedEmbedder):
+    """A BERT bi-encoder. Safe to use from several threads, one encoding at a time."""
 
     def __init__(self, files: ModelFiles, *, device: str = "auto") -> None:
-        self._files = files
+        super().__init__(files, precision="f32")
         self._device = device
         self._lock = threading.RLock()
-        self._tokenizer = load_tokenizer(files)
-        self._unknown = str(getattr(self._tokenizer.model, "unk_token", None))
-        prompts = self._tokenizer.encode_batch([files.document_prompt, files.query_prompt], add_special_tokens=False)
-        n_special = self._tokenizer.num_special_tokens_to_add(False)
-        self._max_tokens = files.max_tokens - n_special - max(len(p) for p in prompts)
-        if self._max_tokens < 1:
-            raise ModelError(f"{files.name} reads {files.max_tokens} tokens, which leaves none beside its prompt")
 
     @functools.cached_property
     def _model(self) -> Any:
@@ -51,58 +41,7 @@ class TorchEmbedder:
         model.max_seq_length = self._files.max_tokens
         return model
 
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self._files.name
-
-    @property
-    def fingerprint(self) -> str:
-        """Of weights, tokenizer and settings."""
-        return self._files.fingerprint
-
-    @property
-    def description(self) -> dict[str, str]:
-        """Pooling, prompts and SHA-256 of the weights."""
-        files = self._files
-        return {
-            "pooling": files.pooling,
-            "query_prompt": files.query_prompt,
-            "document_prompt": files.document_prompt,
-            "weights_sha256": files.weights_sha256,
-        }
-
-    @functools.cached_property
-    def dim(self) -> int:
-        """Components of a vector."""
-        return int(self._embed(["probe"], "").shape[1])
-
-    @property
-    def max_tokens(self) -> int:
-        """Longest text read to its end, in tokens, special tokens and prompt left out."""
-        return self._max_tokens
-
-    def token_spans(self, texts: Sequence[str]) -> list[IntArray]:
-        """Character spans of each text's tokens, int64 (n_tokens, 2)."""
-        encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [np.array(e.offsets, dtype=np.int64).reshape(-1, 2) for e in encoded]
-
-    def unknown_share(self, text: str) -> float:
-        """Share of the text's tokens that the vocabulary does not hold, in [0, 1]."""
-        tokens = self._tokenizer.encode(text, add_special_tokens=False).tokens
-        return tokens.count(self._unknown) / len(tokens) if tokens else 0.0
-
-    def embed_documents(self, texts: Sequence[str]) -> FloatArray:
-        """float32 (n, dim) unit rows; a text longer than `max_tokens` is read up to there."""
-        return self._embed(texts, self._files.document_prompt)
-
-    def embed_queries(self, texts: Sequence[str]) -> FloatArray:
-        """float32 (n, dim) unit rows; a text longer than `max_tokens` is read up to there."""
-        return self._embed(texts, self._files.query_prompt)
-
     def _embed(self, texts: Sequence[str], prompt: str) -> FloatArray:
-        if not texts:
-            return np.empty((0, self.dim), dtype=np.float32)
         with self._lock:
             vectors = self._model.encode(
                 list(texts),

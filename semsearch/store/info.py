@@ -19,6 +19,7 @@ class IndexInfo:
     path: Path
     model: str
     dim: int
+    precision: str
     pooling: str
     max_tokens: int
     weights_sha256: str
@@ -73,6 +74,7 @@ def inspect_index(index: str | Path = "default") -> IndexInfo:
                 path=store.path,
                 model=model["name"],
                 dim=model["dim"],
+                precision=model.get("precision", ""),
                 pooling=model.get("pooling", ""),
                 max_tokens=model["max_tokens"],
                 weights_sha256=model.get("weights_sha256", ""),

@@ -12,7 +12,11 @@ import pytest
 
 from semsearch import Document, Searcher, build_index, load_embedder, load_reranker
 from semsearch.encoders.models import find_model
-from semsearch.errors import InvalidInput, ModelError
+from semsearch.encoders.openvino_runtime import OpenVinoEmbedder, OpenVinoReranker, choose_precision
+from semsearch.encoders.tokenized import TokenizedEmbedder
+from semsearch.encoders.torch_runtime import TorchEmbedder, TorchReranker
+from semsearch.errors import IndexIncompatible, InvalidInput, ModelError
+from semsearch.store.info import inspect_index
 from tests.checkpoints import write_bi_encoder, write_cross_encoder
 
 TEXTS = ["The river runs past a stone.", "cloud", "a stone, a cloud? " * 3, "Undo the last commit.", "上传文件"]
@@ -26,51 +30,135 @@ PASSAGES = {
 }
 
 
+RUNTIMES = {"openvino": OpenVinoEmbedder, "torch": TorchEmbedder}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("prompts", [None, {"query": "query: ", "passage": "passage: "}])
 def test_vectors_are_those_of_sentence_transformers(
-    tmp_path: Path, pooling: str, prompts: dict[str, str] | None
+    tmp_path: Path, runtime: str, family: str, pooling: str, prompts: dict[str, str] | None
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
-    folder = write_bi_encoder(tmp_path / "m", pooling=pooling, prompts=prompts)
-    ours, theirs = load_embedder(str(folder), device="cpu"), SentenceTransformer(str(folder), device="cpu")
+    folder = write_bi_encoder(tmp_path / "m", family=family, pooling=pooling, prompts=prompts)
+    ours: TokenizedEmbedder = RUNTIMES[runtime](find_model(str(folder)))
+    theirs = SentenceTransformer(str(folder), device="cpu")
+    texts = [*TEXTS, "river stone " * 100]  # the last is cut
     for embed, kind in ((ours.embed_documents, "passage: "), (ours.embed_queries, "query: ")):
         prompt = kind if prompts else ""
-        expected = theirs.encode([prompt + t for t in TEXTS], normalize_embeddings=True)
-        rows = embed(TEXTS)
-        assert rows.dtype == np.float32 and rows.shape == (5, 32) == (5, ours.dim)
-        assert np.allclose(rows, expected, atol=1e-5)
+        expected = theirs.encode([prompt + t for t in texts], normalize_embeddings=True)
+        rows = embed(texts)
+        assert rows.dtype == np.float32 and rows.shape == (6, 32) == (6, ours.dim)
+        assert np.allclose(rows, expected, atol=2e-5)
         assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
-    assert (pooling, ours.dim) == (ours.description["pooling"], 32)
-    assert ours.max_tokens == 64 - 2 - (2 if prompts else 0)  # [CLS], [SEP], and a prompt of two tokens
+        assert np.allclose(embed(texts[:1]), expected[:1], atol=2e-5)
+    many = [f"{'stone ' * (i % 37)}river {i}" for i in range(300)]  # several batches, out of order
+    assert np.allclose(ours.embed_documents(many)[::17], [ours.embed_documents([t])[0] for t in many[::17]], atol=2e-5)
     assert ours.embed_documents([]).shape == (0, 32)
+    assert (ours.description["pooling"], ours.max_tokens) == (pooling, 64 - 2 - (2 if prompts else 0))
 
 
-def test_a_cross_encoder_scores_pairs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", [OpenVinoReranker, TorchReranker])
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
+@pytest.mark.parametrize("activation", [None, "torch.nn.modules.linear.Identity"])
+def test_a_cross_encoder_scores_pairs_as_sentence_transformers_does(
+    tmp_path: Path, runtime: type, family: str, activation: str | None
+) -> None:
     from sentence_transformers import CrossEncoder
 
-    folder = write_cross_encoder(tmp_path / "c")
-    ours, theirs = load_reranker(str(folder), device="cpu"), CrossEncoder(str(folder), device="cpu")
-    scores = ours.score("river?", TEXTS)
+    folder = write_cross_encoder(tmp_path / "c", family=family, activation=activation)
+    ours, theirs = runtime(find_model(str(folder))), CrossEncoder(str(folder), device="cpu")
+    texts = [*TEXTS, "a river and a stone. " * 30]
+    scores = ours.score("river?", texts)
     assert scores.dtype == np.float32 and ours.score("river?", []).shape == (0,)
-    assert np.allclose(scores, theirs.predict([("river?", t) for t in TEXTS]), atol=1e-5)
+    assert np.allclose(scores, theirs.predict([("river?", t) for t in texts]), atol=2e-5)
+
+
+def test_the_searcher_orders_by_the_reranker(tmp_path: Path) -> None:
+    folder = str(write_cross_encoder(tmp_path / "c"))
+    scores = load_reranker(folder).score("river?", TEXTS)
     build_index([Document(str(i), t) for i, t in enumerate(TEXTS)], model=str(write_bi_encoder(tmp_path / "b")))
-    with Searcher.open(reranker=str(folder)) as searcher:
+    with Searcher.open(reranker=folder) as searcher:
         hits = searcher.search("river?", k=5)
     assert [h.score for h in hits] == pytest.approx(sorted(scores.tolist(), reverse=True), abs=1e-5)
 
 
-def test_models_that_cannot_do_the_work_are_refused(tmp_path: Path) -> None:
-    classifier = write_cross_encoder(tmp_path / "c", n_labels=3)
+def test_int8_vectors_are_near_and_of_their_own_kind() -> None:
+    exact, rounded = load_embedder(precision="f32"), load_embedder(precision="int8")
+    a, b = (e.embed_documents(list(PASSAGES.values())) for e in (exact, rounded))
+    cosines = (a * b).sum(axis=1)
+    assert cosines.min() > 0.97 and cosines.mean() > 0.99 and not np.allclose(a, b, atol=1e-5)
+    assert exact.fingerprint != rounded.fingerprint
+    build_index([Document(i, t) for i, t in PASSAGES.items()], precision="int8")
+    with Searcher.open() as searcher:  # queries of an int8 index are encoded in int8
+        hit = searcher.search("who wrote this line", k=1)[0]
+        assert hit.document.id == "blame"
+        assert hit.scores.dense == pytest.approx(
+            float(rounded.embed_queries(["who wrote this line"])[0] @ b[2]), abs=1e-5
+        )
+    assert build_index([Document("more", "Another text.")]).chunks.encoded == 1  # goes on in int8
+    with pytest.raises(IndexIncompatible, match=r"in int8 .* in f32"):
+        build_index([Document("x", "y")], embedder=exact)
+    assert inspect_index().precision == "int8"
+
+
+@pytest.mark.parametrize(
+    ("precision", "said"), [("fp4", "auto, f32, bf16, int8"), ("bf16", "does not compute in bf16")]
+)
+def test_precisions_that_cannot_be_had(precision: str, said: str) -> None:
+    if precision == choose_precision("auto"):
+        pytest.skip("this processor computes in bf16")
+    with pytest.raises(InvalidInput, match=said):
+        load_embedder(precision=precision)
+
+
+def test_graphs_are_kept_and_a_broken_one_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = str(write_bi_encoder(tmp_path / "m"))
+    expected = load_embedder(folder).embed_queries(["river"])
+    kept = list((tmp_path / "cache").rglob("model.xml"))
+    assert len(kept) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("semsearch.encoders.bert_graph.build_bi_encoder", lambda *_, **__: pytest.fail("built again"))
+        assert np.array_equal(load_embedder(folder).embed_queries(["river"]), expected)
+    kept[0].write_text("broken")
+    assert np.array_equal(load_embedder(folder).embed_queries(["river"]), expected)
+
+
+def test_without_openvino_torch_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semsearch.encoders.find_spec", lambda name: None)
+    assert isinstance(load_embedder(), TorchEmbedder)
+    with pytest.raises(InvalidInput, match="'int8' is OpenVINO's"):
+        load_embedder(precision="int8")
+
+
+def test_a_query_imports_no_torch(own_folder: Path) -> None:
+    build_index([Document(i, t) for i, t in PASSAGES.items()])
+    script = """
+        import sys
+        from semsearch import Searcher
+        with Searcher.open() as searcher:
+            assert searcher.search("who wrote this line")[0].document.id == "blame"
+        heavy = {"torch", "transformers", "sentence_transformers", "sqlite_utils", "click", "rich"}
+        print(sorted(heavy & set(sys.modules)))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+def test_models_that_cannot_do_the_work_are_refused(tmp_path: Path, runtime: str) -> None:
+    classifier = find_model(str(write_cross_encoder(tmp_path / "c", n_labels=3)))
     with pytest.raises(ModelError, match="3 labels"):
-        load_reranker(str(classifier))
-    with pytest.raises(InvalidInput, match="'warp' cannot be used here"):
-        load_embedder(str(write_bi_encoder(tmp_path / "b")), device="warp").embed_queries(["x"])
+        {"openvino": OpenVinoReranker, "torch": TorchReranker}[runtime](classifier)
     broken = write_bi_encoder(tmp_path / "d")
     (broken / "model.safetensors").write_bytes(b"\x00" * 100)
-    with pytest.raises(ModelError, match="cannot be run"):
-        load_embedder(str(broken)).embed_queries(["x"])
+    with pytest.raises(ModelError, match="cannot be"):
+        RUNTIMES[runtime](find_model(str(broken))).embed_queries(["x"])
+    with pytest.raises(InvalidInput, match="'warp' cannot be used here"):
+        load_embedder(device="warp").embed_queries(["x"])
 
 
 def test_minilm_finds_by_meaning_with_exact_scores() -> None:
@@ -144,6 +232,7 @@ def test_nothing_is_read_or_written_or_asked_for_elsewhere(own_folder: Path) -> 
     allowed = (
         str(own_folder / "docs"),
         str(own_folder / "indexes"),
+        str(home / ".cache" / "semsearch"),
         str(Path(sys.prefix).resolve()),
         str(Path(sys.base_prefix).resolve()),
         sys.prefix,
@@ -153,5 +242,5 @@ def test_nothing_is_read_or_written_or_asked_for_elsewhere(own_folder: Path) -> 
     )  # fmt: skip
     strangers = [p for p in done.stdout.splitlines() if not p.startswith(allowed)]
     assert strangers == []
-    assert list(home.iterdir()) == []
+    assert {p.relative_to(home).parts[:2] for p in home.rglob("*") if p.is_file()} == {(".cache", "semsearch")}
     assert not [p for p in temporary.rglob("*") if p.is_file()]  # torch makes an empty folder there

@@ -1,0 +1,209 @@
+"""BERT written as an OpenVINO graph, straight from a checkpoint's safetensors: no torch, no tracing.
+
+Covers the family that bi-encoders and cross-encoders are mostly made of: BERT, RoBERTa, XLM-R, CamemBERT. Pooling,
+normalising and the classification head are part of the graph, so that hidden states never leave it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semsearch.encoders.openvino_library import openvino_library
+from semsearch.errors import ModelError
+from semsearch.types import FloatArray
+
+__all__ = ["build_bi_encoder", "build_cross_encoder", "score_activation", "supports"]
+
+
+_FAMILY = {"bert", "roberta", "xlm-roberta", "camembert"}
+_ACTIVATIONS = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu_fast": "tanh"}
+_MODULES = {"Transformer", "Pooling", "Normalize"}
+_SCORE_ACTIVATIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
+    "Sigmoid": lambda logits: (1 / (1 + np.exp(-logits))).astype(np.float32),
+    "Identity": lambda logits: logits,
+}
+_FAR_BELOW = -1e4  # added to the attention scores of padding; its softmax is 0 in every precision
+
+
+def supports(folder: Path, pooling: str) -> bool:
+    """Whether a checkpoint's architecture and pooling are ones that this module writes."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    modules = folder / "modules.json"
+    listed = json.loads(modules.read_text(encoding="utf-8")) if modules.is_file() else []
+    return (
+        config.get("model_type") in _FAMILY
+        and pooling in {"mean", "cls"}
+        and config.get("hidden_act", "gelu") in _ACTIVATIONS
+        and config.get("position_embedding_type", "absolute") == "absolute"
+        and all(str(module["type"]).rpartition(".")[2] in _MODULES for module in listed)
+    )
+
+
+def build_bi_encoder(folder: Path, pooling: str, *, int8: bool = False) -> Any:
+    """A model from input ids and attention mask (int64, (n, length)) to unit rows (float32, (n, dim)).
+
+    Args:
+        folder: the checkpoint.
+        pooling: `mean` over the tokens that are not padding, or `cls`, the first token.
+        int8: whether the matrices are rounded to 8 bits, with a scale a row.
+
+    Raises:
+        ModelError: weights that do not fit the architecture.
+    """
+    op, model = openvino_library().opset13, openvino_library().Model
+    graph = _Graph(folder, int8=int8)
+    hidden = graph.encode(token_types=None)
+    if pooling == "cls":
+        pooled = _first_token(hidden)
+    else:
+        mask = op.unsqueeze(op.convert(graph.mask, "f32"), np.int64(2))
+        total = op.reduce_sum(op.multiply(hidden, mask), np.array([1], dtype=np.int64))
+        pooled = op.divide(total, op.reduce_sum(mask, np.array([1], dtype=np.int64)))
+    unit = op.normalize_l2(pooled, np.array([1], dtype=np.int64), 1e-24, "max")
+    return model([unit], [graph.ids, graph.mask], "bi-encoder")
+
+
+def build_cross_encoder(folder: Path, *, int8: bool = False) -> Any:
+    """A model from input ids, attention mask, token types (int64, (n, length)) to logits (float32, (n, labels)).
+
+    Raises:
+        ModelError: no classification head, or weights that do not fit the architecture.
+    """
+    op, model = openvino_library().opset13, openvino_library().Model
+    graph = _Graph(folder, int8=int8)
+    token_types = op.parameter([-1, -1], np.int64, "token_type_ids")
+    first = _first_token(graph.encode(token_types=token_types))
+    if f"{graph.prefix}pooler.dense.weight" in graph.weights:
+        features, out = graph.linear(first, f"{graph.prefix}pooler.dense"), "classifier"
+    else:
+        features, out = graph.linear(first, "classifier.dense"), "classifier.out_proj"
+    return model([graph.linear(op.tanh(features), out)], [graph.ids, graph.mask, token_types], "cross-encoder")
+
+
+class _Graph:
+    """The part that all models share: embeddings and encoder layers."""
+
+    def __init__(self, folder: Path, *, int8: bool) -> None:
+        op = openvino_library().opset13
+        self.folder = folder
+        self.int8 = int8
+        self.config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        self.weights = _read_weights(folder)
+        words = next((n for n in self.weights if n.endswith("embeddings.word_embeddings.weight")), None)
+        if words is None:
+            raise ModelError(f"{folder} has no word embeddings; it is not a BERT checkpoint")
+        self.prefix = words.removesuffix("embeddings.word_embeddings.weight")
+        self.ids = op.parameter([-1, -1], np.int64, "input_ids")
+        self.mask = op.parameter([-1, -1], np.int64, "attention_mask")
+
+    def weight(self, name: str) -> Any:
+        op = openvino_library().opset13
+        return op.constant(self.array(name))
+
+    def linear(self, x: Any, name: str) -> Any:
+        op = openvino_library().opset13
+        return op.add(op.matmul(x, self.matrix(f"{name}.weight"), False, True), self.weight(f"{name}.bias"))
+
+    def matrix(self, name: str) -> Any:
+        """A weight matrix (out, in), rounded to 8 bits where that is asked for."""
+        op = openvino_library().opset13
+        if not self.int8:
+            return self.weight(name)
+        rows = self.array(name)
+        scales = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-12) / 127
+        rounded = np.clip(np.round(rows / scales), -127, 127).astype(np.int8)
+        return op.multiply(op.convert(op.constant(rounded), "f32"), op.constant(scales))
+
+    def array(self, name: str) -> Any:
+        if name not in self.weights:
+            raise ModelError(f"{self.folder} lacks the weight {name}; it is not a complete BERT checkpoint")
+        return self.weights[name].astype(np.float32)
+
+    def layer_norm(self, x: Any, name: str) -> Any:
+        op = openvino_library().opset13
+        epsilon = float(self.config.get("layer_norm_eps", 1e-12))
+        unit = op.mvn(x, np.array([-1], dtype=np.int64), True, epsilon, "inside_sqrt")
+        return op.add(op.multiply(unit, self.weight(f"{name}.weight")), self.weight(f"{name}.bias"))
+
+    def encode(self, token_types: Any) -> Any:
+        """Hidden states of the last layer, (n, length, hidden)."""
+        op = openvino_library().opset13
+        far = op.multiply(op.subtract(op.convert(self.mask, "f32"), np.float32(1)), np.float32(-_FAR_BELOW))
+        bias = op.unsqueeze(far, np.array([1, 2], dtype=np.int64))
+        hidden = self._embed(token_types)
+        for i in range(int(self.config["num_hidden_layers"])):
+            hidden = self._layer(hidden, bias, f"{self.prefix}encoder.layer.{i}")
+        return hidden
+
+    def _embed(self, token_types: Any) -> Any:
+        op = openvino_library().opset13
+        axis = np.int64(0)
+        base = f"{self.prefix}embeddings"
+        # RoBERTa and its kin number positions from the one after the padding index.
+        first = int(self.config.get("pad_token_id", 1)) + 1 if self.config["model_type"] != "bert" else 0
+        length = op.gather(op.shape_of(self.ids), np.array([1], dtype=np.int64), axis)
+        positions = self.array(f"{base}.position_embeddings.weight")[first:]
+        types = self.array(f"{base}.token_type_embeddings.weight")
+        if token_types is None:
+            positions = positions + types[0]
+        start, step = np.array([0], dtype=np.int64), np.array([1], dtype=np.int64)
+        x = op.gather(self.weight(f"{base}.word_embeddings.weight"), self.ids, axis)
+        x = op.add(x, op.slice(op.constant(positions), start, length, step, start))
+        if token_types is not None:
+            x = op.add(x, op.gather(op.constant(types), token_types, axis))
+        return self.layer_norm(x, f"{base}.LayerNorm")
+
+    def _layer(self, x: Any, bias: Any, name: str) -> Any:
+        op = openvino_library().opset13
+        n_heads = int(self.config["num_attention_heads"])
+        split = np.array([0, 0, n_heads, int(self.config["hidden_size"]) // n_heads], dtype=np.int64)
+        order = np.array([0, 2, 1, 3], dtype=np.int64)
+
+        def heads(part: str) -> Any:
+            rows = self.linear(x, f"{name}.attention.self.{part}")
+            return op.transpose(op.reshape(rows, split, True), order)
+
+        attended = op.scaled_dot_product_attention(heads("query"), heads("key"), heads("value"), bias)
+        joined = op.reshape(op.transpose(attended, order), np.array([0, 0, -1], dtype=np.int64), True)
+        joined = self.linear(joined, f"{name}.attention.output.dense")
+        x = self.layer_norm(op.add(x, joined), f"{name}.attention.output.LayerNorm")
+        kind = _ACTIVATIONS[self.config.get("hidden_act", "gelu")]
+        inner = op.gelu(self.linear(x, f"{name}.intermediate.dense"), kind)
+        return self.layer_norm(op.add(x, self.linear(inner, f"{name}.output.dense")), f"{name}.output.LayerNorm")
+
+
+def score_activation(config: Mapping[str, Any]) -> Callable[[FloatArray], FloatArray]:
+    """What sentence-transformers applies to a cross-encoder's logit: what its configuration names, or a sigmoid.
+
+    Raises:
+        ModelError: the configuration names another function.
+    """
+    stated = (config.get("sentence_transformers") or {}).get("activation_fn")
+    named = str(stated or config.get("sbert_ce_default_activation_function") or "torch.nn.modules.activation.Sigmoid")
+    function = _SCORE_ACTIVATIONS.get(named.rpartition(".")[2])
+    if function is None:
+        raise ModelError(f"the cross-encoder's activation {named} is not known; Sigmoid and Identity are")
+    return function
+
+
+def _first_token(hidden: Any) -> Any:
+    op = openvino_library().opset13
+    return op.gather(hidden, np.int64(0), np.int64(1))
+
+
+def _read_weights(folder: Path) -> Mapping[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    weights: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            weights.update(load_file(path))
+        except (SafetensorError, TypeError, KeyError, ValueError) as error:
+            raise ModelError(f"{path} cannot be read: {error}") from error
+    return weights

@@ -1,0 +1,90 @@
+"""What the runtimes of a bi-encoder share: the model's files, its tokenizer, and the limits that follow from them."""
+
+from __future__ import annotations
+
+import abc
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from semsearch.encoders.models import ModelFiles, load_tokenizer
+from semsearch.errors import ModelError
+from semsearch.types import FloatArray, IntArray
+
+__all__ = ["TokenizedEmbedder"]
+
+
+class TokenizedEmbedder(abc.ABC):
+    """A bi-encoder whose tokenizer is read at once and whose weights wait for the first text to encode.
+
+    So a run that finds nothing new does not pay for them.
+    """
+
+    def __init__(self, files: ModelFiles, *, precision: str) -> None:
+        self.precision = precision
+        self._files = files
+        self._tokenizer = load_tokenizer(files)
+        self._unknown = str(getattr(self._tokenizer.model, "unk_token", None))
+        prompts = self._tokenizer.encode_batch([files.document_prompt, files.query_prompt], add_special_tokens=False)
+        n_special = self._tokenizer.num_special_tokens_to_add(False)
+        self._max_tokens = files.max_tokens - n_special - max(len(p) for p in prompts)
+        if self._max_tokens < 1:
+            raise ModelError(f"{files.name} reads {files.max_tokens} tokens, which leaves none beside its prompt")
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self._files.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Of weights, tokenizer and settings; int8 vectors are of another kind than those of f32 and bf16."""
+        return self._files.fingerprint + ("-int8" if self.precision == "int8" else "")
+
+    @property
+    def description(self) -> dict[str, str]:
+        """Precision, pooling, prompts and SHA-256 of the weights."""
+        files = self._files
+        return {
+            "precision": self.precision,
+            "pooling": files.pooling,
+            "query_prompt": files.query_prompt,
+            "document_prompt": files.document_prompt,
+            "weights_sha256": files.weights_sha256,
+        }
+
+    @functools.cached_property
+    def dim(self) -> int:
+        """Components of a vector."""
+        return int(self._embed(["probe"], "").shape[1])
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest text read to its end, in tokens, special tokens and prompt left out."""
+        return self._max_tokens
+
+    def token_spans(self, texts: Sequence[str]) -> list[IntArray]:
+        """Character spans of each text's tokens, int64 (n_tokens, 2)."""
+        encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [np.array(e.offsets, dtype=np.int64).reshape(-1, 2) for e in encoded]
+
+    def unknown_share(self, text: str) -> float:
+        """Share of the text's tokens that the vocabulary does not hold, in [0, 1]."""
+        tokens = self._tokenizer.encode(text, add_special_tokens=False).tokens
+        return tokens.count(self._unknown) / len(tokens) if tokens else 0.0
+
+    def embed_documents(self, texts: Sequence[str]) -> FloatArray:
+        """float32 (n, dim) unit rows; a text longer than `max_tokens` is read up to there."""
+        return self._rows(texts, self._files.document_prompt)
+
+    def embed_queries(self, texts: Sequence[str]) -> FloatArray:
+        """float32 (n, dim) unit rows; a text longer than `max_tokens` is read up to there."""
+        return self._rows(texts, self._files.query_prompt)
+
+    def _rows(self, texts: Sequence[str], prompt: str) -> FloatArray:
+        return self._embed(texts, prompt) if texts else np.empty((0, self.dim), dtype=np.float32)
+
+    @abc.abstractmethod
+    def _embed(self, texts: Sequence[str], prompt: str) -> FloatArray:
+        """float32 (n, dim) unit rows of one or more texts, each with the prompt before it."""
