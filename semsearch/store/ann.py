@@ -46,6 +46,16 @@ class FlatIndex:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
+    @property
+    def ids(self) -> IntArray:
+        """The int64 ids it holds, in no order."""
+        return np.array(_faiss().vector_to_array(self._index.id_map), dtype=np.int64)
+
+    def remove(self, ids: IntArray) -> None:
+        """Take vectors out by int64 (n,) ids."""
+        if len(ids):
+            self._index.remove_ids(np.ascontiguousarray(ids, dtype=np.int64))
+
     def add(self, ids: IntArray, vectors: FloatArray) -> None:
         """Add float32 (n, dim) unit rows under int64 (n,) ids that are not in it yet."""
         if len(ids):

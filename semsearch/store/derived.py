@@ -64,26 +64,24 @@ class Derived:
             writer.close()
 
     def save_ann(self, model: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
-        """Bring the FAISS index up to the shards of a model, and say which file it is and how far it goes."""
-        shards = self._shards(model["fingerprint"], model["dim"])
-        last_id = int(shards.ids.max(initial=0))
+        """Bring the FAISS index to the vectors that chunks have now, and say which file it is."""
+        live = np.array(self.db.execute("SELECT DISTINCT vector_id FROM chunks").fetchall(), dtype=np.int64).ravel()
         index = FlatIndex(model["dim"])
         done: dict[str, Any] = meta.get("ann") or {}
         if done and meta["model"]["fingerprint"] == model["fingerprint"]:
-            covered = int(np.searchsorted(shards.ids, done["last_id"], side="right"))
             with contextlib.suppress(IndexCorrupt, FileNotFoundError):
-                saved = FlatIndex.load(self.path / done["file"], model["dim"])
-                if len(saved) == covered == len(shards):
+                index = FlatIndex.load(self.path / done["file"], model["dim"])
+                if np.array_equal(np.sort(index.ids), np.sort(live)):
                     return done
-                if len(saved) == covered:
-                    index = saved
-        index.add(*shards.since(done["last_id"] if len(index) else 0))
+        index.remove(np.setdiff1d(index.ids, live))
+        new = np.setdiff1d(live, index.ids)
+        index.add(new, self._shards(model["fingerprint"], model["dim"]).get(new))
         name = f"ann-{meta.get('generation', 0) + 1:06d}.faiss"
         index.save(self.path / name)
-        return {"kind": FlatIndex.kind, "file": name, "last_id": last_id}
+        return {"kind": FlatIndex.kind, "file": name}
 
-    def compact_shards(self, fingerprint: str) -> bool:
-        """Drop vectors that no chunk has and join small shards, once either is worth it; tells whether ids went."""
+    def compact_shards(self, fingerprint: str) -> None:
+        """Drop vectors that no chunk has and join small shards, once either is worth it."""
         with self.db.atomic():
             rows = self.db.execute("SELECT name, n_rows, fingerprint FROM shards ORDER BY name").fetchall()
             n_live = int(self.db.execute("SELECT count(DISTINCT vector_id) FROM chunks").fetchone()[0])
@@ -92,14 +90,13 @@ class Derived:
             drop_dead = foreign or n_all - n_live > MAX_DEAD_SHARE * n_all
             small = [name for name, n, _ in rows if n < MAX_SHARD_ROWS]
             if not drop_dead and len(small) <= MAX_SHARDS_TO_JOIN:
-                return False
+                return
             # Ids ascend from shard to shard, so all shards from the first small one on are written anew.
             chosen = [name for name, _, other in rows if other == fingerprint and (drop_dead or name >= small[0])]
             self._rewrite(chosen, fingerprint, drop_dead=drop_dead)
             if drop_dead:
                 self.db.execute("DELETE FROM shards WHERE fingerprint != ?", [fingerprint])
                 self.db.execute("DELETE FROM vectors WHERE id NOT IN (SELECT vector_id FROM chunks)")
-        return drop_dead
 
     def remove_leftover_files(self, ann: Mapping[str, Any] | None) -> None:
         """Delete files that nothing names any more."""

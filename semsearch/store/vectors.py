@@ -75,11 +75,6 @@ class ShardReader:
             rows[mask] = self._shards[shard][1][positions[mask] - self._first[shard]]
         return rows
 
-    def since(self, last_id: int) -> tuple[IntArray, FloatArray]:
-        """Ids larger than `last_id`, ascending, and their rows."""
-        ids = self.ids[np.searchsorted(self.ids, last_id, side="right") :]
-        return ids, self.get(ids)
-
 
 def _open(folder: Path, name: str, dim: int) -> tuple[IntArray, FloatArray]:
     try:

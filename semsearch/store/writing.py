@@ -191,17 +191,16 @@ class StoreWriter:
         derived = Derived(self.path, self.db)
         with derived.lexical() as lexical:
             lexical.commit()
-            ann = derived.save_ann(model, self.meta) if model else None
             with self.db.atomic():
                 n_dropped = self._swap(drop_paths, drop_keys)
+                ann = derived.save_ann(model, self.meta) if model else None
                 self.db.conn.executemany("DELETE FROM roots WHERE path = ?", [(r,) for r in drop_roots])
                 self.set_meta(generation=self.meta.get("generation", 0) + 1, ann=ann, **values)
             lexical.delete(row[0] for row in self.rows("SELECT chunk_id FROM lexical_leftovers"))
             lexical.commit()
             self.db.execute("DELETE FROM lexical_leftovers")
-        if model and derived.compact_shards(model["fingerprint"]):
-            with self.db.atomic():
-                self.set_meta(generation=self.meta["generation"] + 1, ann=derived.save_ann(model, self.meta))
+        if model:
+            derived.compact_shards(model["fingerprint"])
         derived.remove_leftover_files(self.meta["ann"])
         return n_dropped
 

@@ -51,6 +51,15 @@ def test_search_agrees_with_exact_inner_product(built: tuple[IntArray, FloatArra
         assert found.scores[i] == pytest.approx([e[1] for e in expected], abs=1e-6)
 
 
+def test_removed_vectors_are_not_found(built: tuple[IntArray, FloatArray, FlatIndex]) -> None:
+    ids, rows, index = built
+    index.remove(ids[1::2])
+    index.remove(np.empty(0, dtype=np.int64))
+    assert sorted(index.ids.tolist()) == ids[::2].tolist()
+    query = unit_rows(1, seed=9)
+    assert index.search(query, 9).ids[0].tolist() == [e[0] for e in exact(ids[::2], rows[::2], query[0], 9)]
+
+
 def test_search_among_allowed_ids(built: tuple[IntArray, FloatArray, FlatIndex]) -> None:
     ids, rows, index = built
     allowed = ids[::7]
@@ -95,8 +104,6 @@ def test_shards_give_rows_by_id_in_any_order(tmp_path: Path) -> None:
     reader = ShardReader(tmp_path / "vectors", ["000000", "000001", "000002"], DIM)
     order = np.random.default_rng(0).permutation(90)
     assert len(reader) == 90 and np.array_equal(reader.get(ids[order]), rows[order])
-    since, since_rows = reader.since(60)
-    assert since.tolist() == ids[30:].tolist() and np.array_equal(since_rows, rows[30:])
     for wrong in (0, 3, 1_000):
         with pytest.raises(IndexCorrupt, match="1 chunks have no vector"):
             reader.get(np.array([2, wrong], dtype=np.int64))
