@@ -2,8 +2,8 @@
 
 A document is first divided at its headings, sections too small to stand alone joined to what follows. A part longer
 than a chunk may be is then cut, each time at the best kind of place within reach (paragraph, list item, sentence, line)
-and among places of one kind at the one that leaves the chunks most even. Only a stretch without any such place, such as
-a single enormous line, is handed to semchunk, which knows the finer grades down to the single character.
+and among places of one kind at the one that leaves the chunks most even. A stretch without any such place, such as a
+single enormous line, is cut at blanks or between tokens; where that leaves a piece too long, semchunk cuts it finer.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = ["ChunkSettings", "TokenSpans", "split", "split_sentences"]
 TokenSpans = Callable[[Sequence[str]], list[IntArray]]
 """Texts to the character spans (start, end) of their tokens, int64 (n_tokens, 2) each."""
 
+MAX_TOKEN_CHARS = 20  # what is longer, as a word the model does not know or a run of blanks, counts as several tokens
 PIECE_CHARS = 500_000  # the text is tokenised in pieces of about this size, so that memory stays bounded
 MIN_FILL = 0.5  # a chunk is cut no earlier than at this share of the length aimed at
 RECOUNT_SHARE = 0.9  # chunks closer than this to the limit are counted again on their own
@@ -32,7 +33,7 @@ SECTION, PARAGRAPH, ITEM, SENTENCE, LINE = range(5)
 
 _FENCE = re.compile(r"^[ \t]{0,3}(`{3,}|~{3,})", re.MULTILINE)
 _LIST_ITEM = re.compile(r"[ \t]*(?:[-*+•·]|\(?\d{1,3}[.)]|[a-z][.)])[ \t]+\S")
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？；｡]+[」』”’）》]*")
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]]*(?=\s)|[。！？；｡]+[」』”’）》]*")
 _CJK_CLAUSE_END = re.compile(r"[，、：]")
 
 
@@ -105,9 +106,19 @@ class _TokenCounter:
 
     def __init__(self, text: str, token_spans: TokenSpans) -> None:
         self.token_spans = token_spans
-        pieces = list(_pieces(text))
-        starts = [spans[:, 0] + offset for (offset, end) in pieces for spans in token_spans([text[offset:end]])]
+        starts = [self._starts(text[start:end]) + start for start, end in _pieces(text)]
         self.starts: IntArray = np.concatenate(starts) if starts else np.empty(0, dtype=np.int64)
+
+    def _starts(self, text: str) -> IntArray:
+        """Where the tokens of a text begin, with as many more as keep them MAX_TOKEN_CHARS apart at most."""
+        starts = self.token_spans([text])[0][:, 0]
+        if not len(starts):
+            return starts
+        gaps = np.diff(np.append(starts, len(text)))
+        n_each = np.maximum(1, -(-gaps // MAX_TOKEN_CHARS))
+        firsts = np.cumsum(n_each) - n_each
+        within = np.arange(int(n_each.sum())) - np.repeat(firsts, n_each)
+        return np.asarray(np.repeat(starts, n_each) + within * MAX_TOKEN_CHARS, dtype=np.int64)
 
     def count(self, start: int, end: int) -> int:
         """Tokens that begin in text[start:end]."""
@@ -121,7 +132,7 @@ class _TokenCounter:
 
     def count_alone(self, text: str) -> int:
         """Tokens of a text on its own: cutting inside a word can add some."""
-        return len(self.token_spans([text])[0])
+        return len(self._starts(text))
 
 
 def _pieces(text: str) -> Iterator[tuple[int, int]]:
@@ -197,20 +208,27 @@ def _cut(text: str, start: int, end: int, counter: _TokenCounter, settings: Chun
         ]
         if candidates:
             stop = min(candidates)[2]
-            yield from _checked(text, start, stop, counter, limit)
         else:
-            stop = int(offsets[high]) if high < len(offsets) else end
-            yield from _cut_anywhere(text, start, stop, counter, limit)
+            stop = _within_a_line(text, start, counter.furthest(start, int(RECOUNT_SHARE * limit) or 1) or end)
+        yield from _checked(text, start, stop, counter, limit, is_rough=not candidates)
         start = stop
 
 
-def _checked(text: str, start: int, end: int, counter: _TokenCounter, limit: int) -> Iterator[tuple[int, int]]:
+def _within_a_line(text: str, start: int, reach: int) -> int:
+    """Where to cut a stretch that has no better place: after the last blank of its second half, else anywhere."""
+    blank = text.rfind(" ", start + (reach - start) // 2, reach)
+    return blank + 1 if blank >= 0 else reach
+
+
+def _checked(
+    text: str, start: int, end: int, counter: _TokenCounter, limit: int, *, is_rough: bool = False
+) -> Iterator[tuple[int, int]]:
     """The trimmed span, cut once more if on its own it has more tokens than it had in its place."""
     start, end = _trim(text, start, end)
     n_tokens = counter.count(start, end)
     if n_tokens == 0:
         return
-    if n_tokens > RECOUNT_SHARE * limit and counter.count_alone(text[start:end]) > limit:
+    if (is_rough or n_tokens > RECOUNT_SHARE * limit) and counter.count_alone(text[start:end]) > limit:
         yield from _cut_anywhere(text, start, end, counter, limit)
     else:
         yield start, end

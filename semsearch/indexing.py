@@ -8,16 +8,16 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from semsearch.encoders import DEFAULT_MODEL, load_embedder
 from semsearch.errors import IndexIncompatible, IndexNotFound, InvalidInput, LoadError
-from semsearch.loaders.discovery import find_files
 from semsearch.loaders.pool import LoaderPool
 from semsearch.reports import ChunkCounts, FileCounts, IndexReport, Problem, Progress, RemoveReport
+from semsearch.roots import Root, choose_roots, covers, gone_reason, look, remembered_roots
 from semsearch.staging import HASH_BYTES, Stager, clean, document_digest
 from semsearch.store.files import DATABASE, absolute_path, index_path
 from semsearch.store.metadata import FileState
@@ -70,18 +70,21 @@ def build_index(
         IndexCorrupt: the index's files cannot be read.
     """
     path = index_path(index)
-    roots, documents = _sort_source(source)
-    if source is None and not (path / DATABASE).is_file():
+    named, documents = _sort_source(source)
+    is_new = not (path / DATABASE).is_file()
+    if source is None and is_new:
         raise IndexNotFound(f"there is no index in {path} whose folders could be brought up to date; name a folder")
+    if is_new and embedder is None:  # before anything is made: without a model there is no index
+        embedder = load_embedder(model or DEFAULT_MODEL, device=device, precision=precision)
     with StoreWriter.open(path) as store:
         encoder = embedder or _load_embedder(store, model, device, precision, rebuild=rebuild)
         _check_embedder(store, encoder, rebuild=rebuild)
         run = _Run(store, encoder, progress, rebuild=rebuild)
-        if documents is None or rebuild:
-            run.sync(_remember_roots(store, roots, globs, excludes, everything=rebuild), text_column)
-        else:
-            run.begin()
-        if rebuild:
+        options = {"globs": globs, "excludes": excludes, "text_column": text_column}
+        everything = source is None or run.is_full
+        roots = choose_roots(store, named, everything=everything, **options)  # type: ignore[arg-type]
+        run.sync(roots)
+        if run.is_full:
             run.add_documents(store.documents_without_file())
         if documents is not None:
             run.add_documents(documents)
@@ -104,12 +107,12 @@ def remove(items: Sequence[str | Path], *, index: str | Path = "default") -> Rem
         paths: set[str] = set()
         keys: set[str] = set()
         missing = []
-        known_roots = {row[0] for row in store.rows("SELECT path FROM roots")}
+        known_roots = set(remembered_roots(store))
         gone_roots = set()
         for item in map(str, items):
             place = absolute_path(item)
             below = set(store.file_states(place))
-            roots = {r for r in known_roots if r == place or r.startswith(place.rstrip(os.sep) + os.sep)}
+            roots = {root for root in known_roots if covers(place, root)}
             documents = {
                 row[0] for row in store.rows("SELECT key FROM documents WHERE key = ? AND visible = 1", [item])
             }
@@ -120,18 +123,11 @@ def remove(items: Sequence[str | Path], *, index: str | Path = "default") -> Rem
             gone_roots |= roots
         if not (paths or keys or gone_roots):
             return RemoveReport(path, 0, 0, (), tuple(missing))
-        store.drop_staged()
+        store.begin([], keep=(), settings=store.meta.get("pending_settings") or {})
         n_before = store.count_chunks()
         n_dropped = store.publish(drop_paths=paths, drop_keys=keys, drop_roots=gone_roots)
         n_chunks = n_before - store.count_chunks()
         return RemoveReport(path, n_dropped, n_chunks, tuple(sorted(gone_roots)), tuple(missing))
-
-
-@dataclass(frozen=True, slots=True)
-class _Root:
-    path: str
-    globs: tuple[str, ...]
-    excludes: tuple[str, ...]
 
 
 class _Run:
@@ -155,19 +151,26 @@ class _Run:
         self._n_total = 0
         self._vanished: list[str] = []
         self._drop_keys: list[str] = []
-        self._is_current = store.meta.get("settings") == self._stager.settings and not rebuild
-        self._has_changes = not self._is_current
+        self._roots: list[Root] = []
+        damaged = store.forget_damaged_shards()
+        self._is_current = store.meta.get("settings") == self._stager.settings and not rebuild and not damaged
+        self._has_changes = not self._is_current or not store.has_derived_files()
 
-    def begin(self, keep: Iterable[str] = ()) -> None:
-        """Forget what an earlier run left staged, but for these files, which this one takes over."""
-        self._store.drop_staged(keep)
-        self._store.set_meta(pending_settings=self._stager.settings)
+    @property
+    def is_full(self) -> bool:
+        """Whether all that the index holds has to be gone through again."""
+        return "model" in self._store.meta and not self._is_current
 
     def add_documents(self, documents: Iterable[Document]) -> None:
-        """Stage documents given as such, replacing those with the same id."""
+        """Stage documents given as such, replacing those with the same id; of several in one run the last wins."""
+        seen: set[str] = set()
         for given in documents:
             document = clean(given)
             self._n_total += 1
+            if document.id in seen:
+                self._stager.flush()
+                self._store.drop_staged_key(document.id)
+            seen.add(document.id)
             if self._is_current and self._store.document_digest(document.id) == document_digest(document):
                 self._counts["unchanged"] += 1
             elif document.text.strip():
@@ -181,25 +184,36 @@ class _Run:
             self._tell(document.id)
         self._stager.flush()
 
-    def sync(self, roots: Sequence[_Root], text_column: str | None) -> None:
+    def sync(self, roots: Sequence[Root]) -> None:
         """Stage what is new or changed under these roots, and note what vanished."""
+        store, seen = self._store, look(roots)
         known: dict[str, FileState] = {}
         pending: dict[str, FileState] = {}
         for root in roots:
-            known.update(self._store.file_states(root.path))
-            pending.update(self._store.file_states(root.path, pending=True))
-        found, left_out = _look(roots)
-        resumable = self._store.meta.get("pending_settings") == self._stager.settings
-        adopted = [p for p in found if resumable and p in pending and _same_stat(p, pending[p])]
-        self.begin(keep=adopted)
-        self._n_total += len(found) + len(left_out)
-        for path in adopted:
+            known.update(store.file_states(root.path))
+            pending.update(store.file_states(root.path, pending=True))
+        resumable = store.meta.get("pending_settings") == self._stager.settings
+        adopted = {p for p in seen.found if resumable and p in pending and _same_stat(p, pending[p])}
+        store.begin([root.path for root in roots], keep=adopted, settings=self._stager.settings)
+        self._roots = list(roots)
+        self._n_total += len(seen.found) + len(seen.left_out)
+        for path in sorted(adopted):
             self._adopt(pending[path])
-        for path, reason in left_out.items():
+        for path, reason in seen.left_out.items():
             self._leave_out(path, reason, known.get(path))
-        taken = set(adopted)
-        self._read([p for p in found if p not in taken and not self._unchanged(p, known.get(p))], text_column)
-        self._vanished = sorted(known.keys() - set(found) - left_out.keys())
+        for root in seen.gone:
+            self._report(Problem(root.path, gone_reason(root, store.path), failed=True))
+        to_read = [
+            p for p, root in seen.found.items() if p not in adopted and not self._unchanged(p, root, known.get(p))
+        ]
+        for root in roots:
+            self._read([p for p in to_read if seen.found[p] is root], root.text_column)
+        elsewhere = [path for path in remembered_roots(store) if path not in {root.path for root in roots}]
+        kept = [*seen.left_out, *(root.path for root in seen.gone)]
+        for path in sorted(known.keys() - seen.found.keys() - seen.left_out.keys()):
+            is_others = any(covers(other, path) for other in elsewhere) and os.path.lexists(path)
+            if not is_others and not any(covers(folder, path) for folder in kept):
+                self._vanished.append(path)
 
     def _adopt(self, state: FileState) -> None:
         """Count a file that a run which was cut off had already dealt with."""
@@ -215,9 +229,9 @@ class _Run:
             self._has_changes = True
         self._outcome(state)
 
-    def _unchanged(self, path: str, before: FileState | None) -> bool:
+    def _unchanged(self, path: str, root: Root, before: FileState | None) -> bool:
         """Whether a file is as it was, by its stat or, in doubt, by its bytes; counts it if so."""
-        if before is None or before.content_hash is None or not self._is_current:
+        if before is None or before.content_hash is None or not self._is_current or root.is_changed:
             return False
         if not _same_stat(path, before):
             now = _state(path)
@@ -276,10 +290,19 @@ class _Run:
             elapsed_s = time.monotonic() - self._started
             self._progress(Progress(sum(self._counts.values()), self._n_total, n_chunks, elapsed_s, path))
 
+    def _roots_to_remember(self) -> list[tuple[str, str, str, str | None]]:
+        """Rows of roots that are new, or read otherwise than before."""
+        known = remembered_roots(self._store)
+        return [
+            (root.path, json.dumps(root.globs), json.dumps(root.excludes), root.text_column)
+            for root in self._roots
+            if replace(root, is_changed=False) != known.get(root.path)
+        ]
+
     def finish(self) -> IndexReport:
         """Make everything visible, unless nothing is different."""
         store = self._store
-        if self._has_changes or self._vanished:
+        if self._has_changes or self._vanished or self._roots_to_remember():
             model = store.meta.get("model", {})
             if model.get("fingerprint") != self._embedder.fingerprint:
                 model = _describe(self._embedder)
@@ -287,6 +310,7 @@ class _Run:
             store.publish(
                 drop_paths=self._vanished,
                 drop_keys=self._drop_keys,
+                roots=self._roots_to_remember(),
                 meta={
                     "model": model,
                     "settings": self._stager.settings,
@@ -301,19 +325,6 @@ class _Run:
         return IndexReport(store.path, self._embedder.name, files, chunks, elapsed_s, problems)
 
 
-def _look(roots: Sequence[_Root]) -> tuple[list[str], dict[str, str]]:
-    """Files to consider, in order, and those that discovery already leaves out, with reasons."""
-    found: dict[str, None] = {}
-    left_out: dict[str, str] = {}
-    for root in roots:
-        for item in find_files(Path(root.path), globs=root.globs, excludes=root.excludes):
-            if item.reason is None:
-                found[str(item.path)] = None
-            else:
-                left_out[os.fsencode(item.path).decode("utf-8", "replace")] = item.reason
-    return list(found), {path: reason for path, reason in left_out.items() if path not in found}
-
-
 def _sort_source(source: Any) -> tuple[list[str], Iterator[Document] | None]:
     """(absolute roots, None) of paths, or ([], documents) of documents; ([], None) of None."""
     if source is None:
@@ -321,10 +332,10 @@ def _sort_source(source: Any) -> tuple[list[str], Iterator[Document] | None]:
     items = iter([source] if isinstance(source, str | Path | Document) else source)
     first = next(items, None)
     if first is None or isinstance(first, Document):
-        return [], itertools.chain([] if first is None else [first], items)
+        return [], (_only_document(item) for item in itertools.chain([] if first is None else [first], items))
     roots = []
     for item in itertools.chain([first], items):
-        if not isinstance(item, str | Path):
+        if not isinstance(item, str | Path) or not str(item):
             raise InvalidInput(f"{item!r} is neither a path nor a Document")
         roots.append(absolute_path(item))
         if not os.path.lexists(roots[-1]):
@@ -332,36 +343,10 @@ def _sort_source(source: Any) -> tuple[list[str], Iterator[Document] | None]:
     return roots, None
 
 
-def _remember_roots(
-    store: StoreWriter,
-    roots: Sequence[str],
-    globs: Sequence[str] | None,
-    excludes: Sequence[str] | None,
-    *,
-    everything: bool,
-) -> list[_Root]:
-    """Note the roots of this run with their patterns, and give them; all that are known if none is named."""
-    rows = store.rows("SELECT path, globs, excludes FROM roots ORDER BY path")
-    known = {r[0]: _Root(r[0], tuple(json.loads(r[1])), tuple(json.loads(r[2]))) for r in rows}
-    chosen = list(dict.fromkeys(roots)) or list(known)
-    if everything:
-        chosen += [r for r in known if r not in chosen]
-    result = []
-    for path in chosen:
-        before = known.get(path, _Root(path, (), ()))
-        root = _Root(
-            path,
-            before.globs if globs is None else tuple(globs),
-            before.excludes if excludes is None else tuple(excludes),
-        )
-        if not os.path.lexists(path):
-            raise InvalidInput(
-                f"the folder {path} of this index no longer exists. Take it out with: semsearch remove {path}"
-            )
-        record = {"path": path, "globs": json.dumps(root.globs), "excludes": json.dumps(root.excludes)}
-        store.db.table("roots").upsert(record, pk="path")
-        result.append(root)
-    return result
+def _only_document(item: Any) -> Document:
+    if not isinstance(item, Document):
+        raise InvalidInput(f"{item!r} is not a Document, as what came before it; give paths and Documents in two calls")
+    return item
 
 
 def _load_embedder(store: StoreWriter, model: str | None, device: str, precision: str, *, rebuild: bool) -> Embedder:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ import numpy as np
 
 from semsearch.chunking import split_sentences
 from semsearch.encoders import load_embedder, load_reranker
-from semsearch.errors import IndexIncompatible, InvalidInput
+from semsearch.errors import IndexCorrupt, IndexIncompatible, InvalidInput
 from semsearch.ranking.fusion import dense_weight, fuse, limit_per_document, ranked
 from semsearch.store.ann import FlatIndex
 from semsearch.store.files import index_path
 from semsearch.store.lexical import LexicalIndex
 from semsearch.store.metadata import Store
 from semsearch.store.vectors import ShardReader
-from semsearch.types import Chunk, Document, Embedder, FloatArray, Hit, Reranker, Scores, VectorIndex
+from semsearch.types import Chunk, Document, Embedder, FloatArray, Hit, Reranker, Scores, VectorIndex, storable
 
 __all__ = ["MODES", "Highlight", "Searcher"]
 
@@ -48,6 +49,8 @@ class _Parts:
     lexical: LexicalIndex
     vectors: ShardReader
     ann: VectorIndex
+    n_chunks: int
+    n_documents: int
     n_spare: int  # vectors or lexical entries that no visible chunk answers for: fetched on top
 
 
@@ -142,18 +145,21 @@ class Searcher:
         """
         rerank = self._reranker is not None if rerank is None else rerank
         self._check(k, mode, rerank, per_document, context)
+        if not isinstance(text, str):
+            raise InvalidInput(f"the query is {text!r}; give a string")
+        text = storable(text)
         if not text.strip():
             return []
         vector, weight = (None, 0.0) if mode == "lexical" else self._encode(text, mode)
         depth = max(k, RERANK_DEPTH) if rerank else k
-        with self._store.snapshot() as meta:
-            parts = self._parts_of(meta)
+        with self._state() as parts:
             n_first = max(CANDIDATES, depth)
+            n_possible = min(depth, parts.n_documents * per_document) if per_document else depth
             while True:
                 dense, lexical, document_of = self._score(parts, text, vector, mode, n_first)
                 ranking = fuse(dense, lexical, weight=weight) if mode == "hybrid" else ranked(dense or lexical)
                 ranking = limit_per_document(ranking, document_of, per_document)[:depth]
-                if len(ranking) == depth or n_first >= len(parts.vectors):
+                if len(ranking) >= n_possible or n_first >= parts.n_chunks:
                     break
                 n_first *= 4  # a document with many good chunks used the candidates up
             found = self._store.hydrate([chunk_id for chunk_id, _ in ranking])
@@ -190,8 +196,8 @@ class Searcher:
             ModelError: the index's model cannot be found or run.
         """
         passage = hit.chunk.text
-        with self._store.snapshot() as meta:
-            analyzer = self._parts_of(meta).lexical.analyzer
+        with self._state() as parts:
+            analyzer = parts.lexical.analyzer
         words = analyzer.matches(passage, analyzer.query_terms(text))
         sentences = split_sentences(passage) or [(0, len(passage))]
         if len(sentences) == 1:
@@ -221,10 +227,11 @@ class Searcher:
             )
 
     def _model(self) -> Embedder:
+        if self._embedder is None:  # the store's lock is never taken under this one: a search holds both, in that order
+            with self._store.snapshot() as meta:
+                model = meta["model"]
         with self._lock:
             if self._embedder is None:
-                with self._store.snapshot() as meta:
-                    model = meta["model"]
                 embedder = load_embedder(model["name"], device=self._device, precision=query_precision(model))
                 _check_model(model, embedder, self.path)
                 self._embedder = embedder
@@ -240,8 +247,22 @@ class Searcher:
         weight = 1.0 if mode == "dense" else dense_weight(embedder.unknown_share(text))
         return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32), weight
 
+    @contextlib.contextmanager
+    def _state(self) -> Iterator[_Parts]:
+        """Hold one state of the index, its files opened once."""
+        with contextlib.ExitStack() as stack:
+            for attempt in range(1, OPEN_ATTEMPTS + 1):
+                meta = stack.enter_context(self._store.snapshot())
+                try:
+                    parts = self._parts_of(meta)
+                    break
+                except FileNotFoundError as error:
+                    stack.close()
+                    if attempt == OPEN_ATTEMPTS:
+                        raise IndexCorrupt(f"{error.filename} is missing. Mend it with: semsearch index") from error
+            yield parts
+
     def _parts_of(self, meta: Mapping[str, Any]) -> _Parts:
-        """The files of the state that `snapshot` holds, opened once."""
         with self._lock:
             if self._parts is None or self._parts.generation != meta["generation"]:
                 self._parts = self._open_parts(meta)
@@ -252,9 +273,9 @@ class Searcher:
         shards = ShardReader(self.path / "vectors", self._store.shard_names(model["fingerprint"]), model["dim"])
         index = FlatIndex.load(self.path / ann["file"], model["dim"])
         lexical = LexicalIndex(self.path / "lexical")
-        n_chunks, n_vectors = self._store.count_chunks()
+        n_chunks, n_vectors, n_documents = self._store.count_chunks()
         n_spare = max(len(index) - n_vectors, len(lexical) - n_chunks, 0)
-        return _Parts(meta["generation"], lexical, shards, index, n_spare)
+        return _Parts(meta["generation"], lexical, shards, index, n_chunks, n_documents, n_spare)
 
     def _score(
         self, parts: _Parts, text: str, vector: FloatArray | None, mode: str, n_first: int

@@ -12,9 +12,10 @@ import numpy as np
 
 from semsearch.chunking import ChunkSettings, split
 from semsearch.errors import InvalidInput
+from semsearch.store.lexical import ANALYSIS_VERSION
 from semsearch.store.metadata import FileState
 from semsearch.store.writing import StoreWriter
-from semsearch.types import Chunk, Document, Embedder
+from semsearch.types import Chunk, Document, Embedder, storable
 
 __all__ = ["HASH_BYTES", "Stager", "clean", "document_digest"]
 
@@ -54,6 +55,7 @@ class Stager:
     def __init__(self, store: StoreWriter, embedder: Embedder, on_encoded: Callable[[], None]) -> None:
         self.settings: dict[str, Any] = {
             "content_version": CONTENT_VERSION,
+            "analysis_version": ANALYSIS_VERSION,
             "max_tokens": embedder.max_tokens,
             "min_tokens": round(embedder.max_tokens * MIN_CHUNK_SHARE),
             "fingerprint": embedder.fingerprint,
@@ -95,12 +97,13 @@ class Stager:
         for first in range(0, len(new), WINDOW_CHUNKS):
             self._encode([(h, texts[h]) for h in new[first : first + WINDOW_CHUNKS]])
         known.update(self._store.vector_ids(new))
-        for staged in window.documents:
-            vector_ids = [known[h] for h in staged.hashes]
-            digest = document_digest(staged.document)
-            self._store.stage_document(staged.document, staged.chunks, vector_ids, path=staged.path, digest=digest)
-        for state in window.files:
-            self._store.stage_file(state)
+        with self._store.db.atomic():  # one commit for all of the window
+            for staged in window.documents:
+                vector_ids = [known[h] for h in staged.hashes]
+                digest = document_digest(staged.document)
+                self._store.stage_document(staged.document, staged.chunks, vector_ids, path=staged.path, digest=digest)
+            for state in window.files:
+                self._store.stage_file(state)
 
     def _encode(self, texts: Sequence[tuple[bytes, str]]) -> None:
         """Encode texts, longest first so that batches are even, and keep their vectors for good."""
@@ -121,23 +124,25 @@ def clean(document: Document) -> Document:
     """The document as it can be stored: lone surrogates become U+FFFD, which keeps every offset.
 
     Raises:
-        InvalidInput: no id, a text that is no string, or metadata that is not JSON.
+        InvalidInput: no id, a part of the wrong type, or metadata that is not JSON.
     """
-    if not document.id or not isinstance(document.text, str):
-        raise InvalidInput(f"the document {document.id!r} needs a non-empty id and a string as text")
+    for name in ("id", "text", "title", "source"):
+        value = getattr(document, name)
+        if not isinstance(value, str) or (name == "id" and not value):
+            raise InvalidInput(f"the document {document.id!r} has {name} = {value!r}; give a string")
     try:
-        json.dumps(dict(document.metadata), allow_nan=False)
+        metadata = json.dumps(dict(document.metadata), allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"the metadata of document {document.id!r} cannot be stored as JSON: {error}") from error
-    return replace(document, id=_storable(document.id), text=_storable(document.text), title=_storable(document.title))
-
-
-def _storable(text: str) -> str:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
-    return text
+    return replace(
+        document,
+        id=storable(document.id),
+        text=storable(document.text),
+        title=storable(document.title),
+        source=storable(document.source),
+        metadata=json.loads(storable(metadata)),
+        outline=tuple(replace(heading, title=storable(heading.title)) for heading in document.outline),
+    )
 
 
 def document_digest(document: Document) -> bytes:

@@ -21,10 +21,20 @@ __all__ = [
     "Reranker",
     "Scores",
     "VectorIndex",
+    "storable",
 ]
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+
+
+def storable(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate, which UTF-8 cannot hold; every offset stays."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
+    return text
 
 
 @dataclass(frozen=True, slots=True)

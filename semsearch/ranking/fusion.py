@@ -33,7 +33,7 @@ def fuse(dense: Mapping[int, float], lexical: Mapping[int, float], *, weight: fl
         weight: of the dense leg, in [0, 1].
 
     Returns:
-        (id, score in [0, 1]), best first, ties to the smaller id.
+        (id, score in (0, 1]), best first, ties to the smaller id; ids for which neither leg speaks are left out.
 
     Raises:
         InvalidInput: weight outside [0, 1].
@@ -48,7 +48,7 @@ def fuse(dense: Mapping[int, float], lexical: Mapping[int, float], *, weight: fl
     scores = {
         i: weight * max(0.0, dense.get(i, 0.0)) + scale * lexical.get(i, 0.0) for i in dense.keys() | lexical.keys()
     }
-    return ranked(scores)
+    return ranked({i: score for i, score in scores.items() if score > 0})
 
 
 def ranked(scores: Mapping[int, float]) -> list[tuple[int, float]]:

@@ -80,14 +80,14 @@ class Derived:
         index.save(self.path / name)
         return {"kind": FlatIndex.kind, "file": name}
 
-    def compact_shards(self, fingerprint: str) -> None:
-        """Drop vectors that no chunk has and join small shards, once either is worth it."""
+    def compact_shards(self, fingerprint: str, *, keep_dead: bool) -> None:
+        """Drop vectors that no chunk has, unless they are to be kept, and join small shards, once it is worth it."""
         with self.db.atomic():
             rows = self.db.execute("SELECT name, n_rows, fingerprint FROM shards ORDER BY name").fetchall()
             n_live = int(self.db.execute("SELECT count(DISTINCT vector_id) FROM chunks").fetchone()[0])
             n_all = sum(n for _, n, _ in rows)
             foreign = any(other != fingerprint for _, _, other in rows)
-            drop_dead = foreign or n_all - n_live > MAX_DEAD_SHARE * n_all
+            drop_dead = not keep_dead and (foreign or n_all - n_live > MAX_DEAD_SHARE * n_all)
             small = [name for name, n, _ in rows if n < MAX_SHARD_ROWS]
             if not drop_dead and len(small) <= MAX_SHARDS_TO_JOIN:
                 return

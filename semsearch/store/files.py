@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from semsearch.errors import IndexLocked, InvalidInput
 
-__all__ = ["DATABASE", "absolute_path", "find_indexes", "index_path", "write_atomically", "writer_lock"]
+__all__ = ["DATABASE", "LOCK", "absolute_path", "find_indexes", "index_path", "write_atomically", "writer_lock"]
 
 DATABASE = "store.db"
 LOCK = "writer.lock"

@@ -69,7 +69,7 @@ def inspect_index(index: str | Path = "default") -> IndexInfo:
     try:
         with store.snapshot() as meta:
             model = meta["model"]
-            n_chunks, n_vectors = store.count_chunks()
+            n_chunks, n_vectors, _ = store.count_chunks()
             return IndexInfo(
                 path=store.path,
                 model=model["name"],

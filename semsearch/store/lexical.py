@@ -6,8 +6,10 @@ on its own, so an id it returns counts only if SQLite shows it.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from semsearch.store.stop_words import STOP_WORDS
 
 __all__ = ["Analyzer", "LexicalEntry", "LexicalIndex", "LexicalWriter"]
 
-ANALYSIS_VERSION = 1  # raise it when `Analyzer` cuts otherwise, so that older indexes are rebuilt
+ANALYSIS_VERSION = 1  # raise it when `Analyzer` cuts otherwise, so that all is read and entered again
 WRITER_HEAP_BYTES = 64_000_000
 MAX_TERM_CHARS = 64  # longer ones are keys and data, not words
 CONTEXT_BOOST = 0.5  # weight of a term found in title, heading or file name, beside one found in the passage
@@ -96,7 +98,14 @@ class LexicalIndex:
     """BM25 search over chunk ids. Safe to use from several threads."""
 
     def __init__(self, folder: Path) -> None:
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
         try:
+            if folder.is_dir() and not os.access(folder, os.W_OK):  # tantivy locks even to read: read a copy instead
+                self._copy = tempfile.TemporaryDirectory(prefix="semsearch-")
+                folder = Path(shutil.copytree(folder, Path(self._copy.name) / "lexical", copy_function=shutil.copyfile))
+                folder.chmod(0o700)
+            elif not (folder / "meta.json").is_file():
+                raise FileNotFoundError(f"{folder / 'meta.json'} is missing")
             self._index = _open(folder)
         except Exception as error:  # tantivy raises plain ValueError and OSError, by cause and version
             raise IndexCorrupt(
@@ -180,11 +189,6 @@ class LexicalWriter:
         """Delete entries by id; unknown ids are ignored."""
         for chunk_id in ids:
             self._writer.delete_documents_by_term("id", chunk_id)
-
-    def clear(self) -> None:
-        """Delete all entries."""
-        self._writer.delete_all_documents()
-        self.n_entries = 0
 
     def commit(self) -> None:
         """Make all that was added and deleted durable and visible."""

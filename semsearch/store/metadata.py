@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semsearch.errors import IndexCorrupt, IndexNotFound
+from semsearch.errors import IndexCorrupt, IndexNotFound, InvalidInput
 from semsearch.store.files import DATABASE, index_path
 from semsearch.store.schema import FORMAT_VERSION, check_format
 from semsearch.types import Chunk, Document, Heading
@@ -108,7 +108,7 @@ class Store:
             complete = version == FORMAT_VERSION and "model" in read_meta(self._connection)
         except sqlite3.DatabaseError as error:
             raise IndexCorrupt(
-                f"{path / DATABASE} is not a readable database ({error}). Delete {path} and index your documents again"
+                f"{path / DATABASE} is not a readable database ({error}). Move {path} away and index again"
             ) from error
         if not complete:
             raise IndexNotFound(f"the index in {path} was never finished. Finish it with: {_make_command(path)}")
@@ -122,7 +122,10 @@ class Store:
     def snapshot(self) -> Iterator[dict[str, Any]]:
         """Hold one state of the index, whatever a writer commits meanwhile; gives its meta values."""
         with self._lock:
-            self._connection.execute("BEGIN")
+            try:
+                self._connection.execute("BEGIN")
+            except sqlite3.ProgrammingError as error:
+                raise InvalidInput(f"the index {self.path} has been closed; open it again") from error
             try:
                 yield read_meta(self._connection)
             except sqlite3.DatabaseError as error:
@@ -141,11 +144,13 @@ class Store:
             name for (name,) in self.query("SELECT name FROM shards WHERE fingerprint = ? ORDER BY name", [fingerprint])
         ]
 
-    def count_chunks(self) -> tuple[int, int]:
-        """Visible chunks, and the distinct vectors they have."""
-        sql = "SELECT count(*), count(DISTINCT vector_id) FROM chunks c JOIN documents d ON d.id = document_id"
-        n_chunks, n_vectors = self.query(f"{sql} WHERE visible = 1")[0]
-        return int(n_chunks), int(n_vectors)
+    def count_chunks(self) -> tuple[int, int, int]:
+        """Visible chunks, the distinct vectors they have, and the documents they belong to."""
+        sql = "SELECT count(*), count(DISTINCT vector_id), count(DISTINCT d.id) FROM chunks c"
+        n_chunks, n_vectors, n_documents = self.query(
+            f"{sql} JOIN documents d ON d.id = document_id WHERE visible = 1"
+        )[0]
+        return int(n_chunks), int(n_vectors), int(n_documents)
 
     def chunks_of_vectors(self, vector_ids: Iterable[int]) -> list[tuple[int, int, int]]:
         """Visible (chunk id, document row, vector id) that have one of these vectors, by chunk id."""

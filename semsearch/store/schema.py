@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 from semsearch.errors import IndexIncompatible
 
-__all__ = ["FORMAT_VERSION", "migrate"]
+__all__ = ["FORMAT_VERSION", "check_format", "migrate"]
+
+APPLICATION_ID = 0x53454D53  # "SEMS": tells our databases from others that happen to be called store.db
 
 
 def _create(connection: sqlite3.Connection) -> None:
@@ -19,7 +21,9 @@ def _create(connection: sqlite3.Connection) -> None:
     """
     statements = """
         CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-        CREATE TABLE roots (path TEXT PRIMARY KEY, globs TEXT NOT NULL, excludes TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE roots (
+            path TEXT PRIMARY KEY, globs TEXT NOT NULL, excludes TEXT NOT NULL, text_column TEXT
+        ) WITHOUT ROWID;
         CREATE TABLE files (
             path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, content_hash BLOB,
             status TEXT NOT NULL, reason TEXT NOT NULL, checked_ns INTEGER NOT NULL
@@ -73,6 +77,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     try:
         for step in MIGRATIONS[version:]:
             step(connection)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
         connection.execute("COMMIT")
     except BaseException:
@@ -84,9 +89,14 @@ def check_format(connection: sqlite3.Connection) -> int:
     """The format of a database.
 
     Raises:
-        IndexIncompatible: it was written by a newer semsearch.
+        IndexIncompatible: it was written by a newer semsearch, or by another program.
     """
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    owner = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    if owner != APPLICATION_ID and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise IndexIncompatible(
+            "the store.db there is another application's database; name another folder with --index"
+        )
     if version > FORMAT_VERSION:
         raise IndexIncompatible(
             f"the index has format {version}, and this semsearch reads up to {FORMAT_VERSION}. "

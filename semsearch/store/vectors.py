@@ -6,6 +6,7 @@ only once SQLite names it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from semsearch.errors import IndexCorrupt
 from semsearch.store.files import write_atomically
 from semsearch.types import FloatArray, IntArray
 
-__all__ = ["ShardReader", "remove_unnamed", "write_shard"]
+__all__ = ["ShardReader", "remove_unnamed", "unreadable_shards", "write_shard"]
+
+_SHARD_FILE = re.compile(r"\d{6,}(\.ids)?\.npy(\.tmp)?")
 
 
 def write_shard(folder: Path, name: str, ids: IntArray, vectors: FloatArray) -> None:
@@ -26,12 +29,23 @@ def write_shard(folder: Path, name: str, ids: IntArray, vectors: FloatArray) -> 
 
 
 def remove_unnamed(folder: Path, names: Iterable[str]) -> None:
-    """Delete every file that belongs to none of these shards, as a run that was cut off leaves them."""
+    """Delete the files of all other shards, as a run that was cut off leaves them; no file of another kind."""
     kept = {f"{name}{suffix}" for name in names for suffix in (".npy", ".ids.npy")}
     if folder.is_dir():
         for path in folder.iterdir():
-            if path.name not in kept:
+            if path.name not in kept and _SHARD_FILE.fullmatch(path.name):
                 path.unlink(missing_ok=True)
+
+
+def unreadable_shards(folder: Path, names: Iterable[str], dim: int) -> list[str]:
+    """Those of these shards whose files are missing or do not hold what they should."""
+    damaged = []
+    for name in names:
+        try:
+            _open(folder, name, dim)
+        except (IndexCorrupt, FileNotFoundError):
+            damaged.append(name)
+    return damaged
 
 
 class ShardReader:

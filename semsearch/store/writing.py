@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from semsearch.errors import IndexCorrupt
+from semsearch.errors import IndexCorrupt, InvalidInput
 from semsearch.store.derived import Derived, add_shard
-from semsearch.store.files import DATABASE, writer_lock
+from semsearch.store.files import DATABASE, LOCK, writer_lock
 from semsearch.store.metadata import MAX_VARIABLES, FileState, connect, read_meta, unpack_document
 from semsearch.store.schema import migrate
+from semsearch.store.vectors import ShardReader, unreadable_shards
 from semsearch.types import Chunk, Document, FloatArray
 
 __all__ = ["StoreWriter"]
@@ -41,10 +43,12 @@ class StoreWriter:
             migrate(connection)
         except sqlite3.DatabaseError as error:
             raise IndexCorrupt(
-                f"{path / DATABASE} is not a readable database ({error}). Delete {path} and index your documents again"
+                f"{path / DATABASE} is not a readable database ({error}). Move {path} away and index again"
             ) from error
         self.db = Database(connection)
         self.meta = read_meta(connection)
+        self._touched: list[FileState] = []
+        self._run_roots: set[str] = set()
 
     @classmethod
     @contextlib.contextmanager
@@ -56,7 +60,7 @@ class StoreWriter:
             IndexIncompatible: a newer semsearch wrote it.
             IndexCorrupt: its database cannot be read.
         """
-        path.mkdir(parents=True, exist_ok=True)
+        _make_folder(path)
         with writer_lock(path):
             ignore = path / ".gitignore"
             if not ignore.exists():
@@ -64,6 +68,7 @@ class StoreWriter:
             writer = cls(path)
             try:
                 yield writer
+                writer._write_touched()
             finally:
                 writer.db.conn.close()
 
@@ -86,23 +91,65 @@ class StoreWriter:
         return {row[0]: FileState(*row) for row in self.rows(sql, [folder, prefix, prefix])}
 
     def touch(self, state: FileState) -> None:
-        """Note that a file was looked at and has the content it had."""
-        self.db.table("files").upsert(_as_record(state), pk="path")
+        """Note that a file was looked at and has the content it had; durable with the next commit."""
+        self._touched.append(state)
 
-    def drop_staged(self, keep_paths: Iterable[str] = ()) -> None:
-        """Forget what a run that was cut off had staged, but for these whole files; its vectors stay."""
+    def begin(self, roots: Iterable[str], *, keep: Iterable[str], settings: Mapping[str, Any]) -> None:
+        """Start a run over these roots: forget what earlier ones left staged, but for these whole files.
+
+        Vectors stay. The roots are noted as unfinished until `publish`; as long as any is, vectors that no chunk has
+        are kept for whoever takes that run up.
+        """
         with self.db.atomic():
             self.db.execute("CREATE TEMP TABLE IF NOT EXISTS kept (path TEXT PRIMARY KEY)")
             self.db.execute("DELETE FROM kept")
-            self.db.conn.executemany("INSERT OR IGNORE INTO kept VALUES (?)", ((p,) for p in keep_paths))
+            self.db.conn.executemany("INSERT OR IGNORE INTO kept VALUES (?)", ((p,) for p in keep))
             self.db.execute("DELETE FROM pending_files WHERE path NOT IN (SELECT path FROM kept)")
-            self.db.execute(
-                "DELETE FROM documents WHERE visible = 0 AND (path IS NULL OR path NOT IN (SELECT path FROM kept))"
-            )
+            self._drop_staged("path IS NULL OR path NOT IN (SELECT path FROM kept)")
+            self._run_roots = set(roots)
+            unfinished = sorted(self._run_roots.union(self.meta.get("unfinished", [])))
+            self.set_meta(pending_settings=settings, unfinished=unfinished)
 
     def drop_staged_of(self, path: str) -> None:
         """Forget what is staged of one file."""
-        self.db.execute("DELETE FROM documents WHERE path = ? AND visible = 0", [path])
+        with self.db.atomic():
+            self._drop_staged("path = ?", path)
+
+    def drop_staged_key(self, key: str) -> None:
+        """Forget the staged document with this id."""
+        with self.db.atomic():
+            self._drop_staged("key = ?", key)
+
+    def _drop_staged(self, condition: str, *parameters: str) -> None:
+        """Delete staged documents; tantivy may hold their chunks if a run died after filling it."""
+        ids = f"SELECT id FROM documents WHERE visible = 0 AND ({condition})"
+        sql = f"INSERT OR IGNORE INTO lexical_leftovers SELECT id FROM chunks WHERE document_id IN ({ids})"
+        self.db.execute(sql, parameters)
+        self.db.execute(f"DELETE FROM documents WHERE id IN ({ids})", parameters)
+
+    def forget_damaged_shards(self) -> bool:
+        """Give up shards that cannot be read, so that their texts are encoded again; tells whether there were any."""
+        model = self.meta.get("model")
+        if model is None:
+            return False
+        named = [row[0] for row in self.rows("SELECT name FROM shards WHERE fingerprint = ?", [model["fingerprint"]])]
+        damaged = unreadable_shards(self.path / "vectors", named, model["dim"])
+        if damaged:
+            with self.db.atomic():
+                self.db.conn.executemany("DELETE FROM shards WHERE name = ?", [(name,) for name in damaged])
+                kept = ShardReader(self.path / "vectors", sorted(set(named) - set(damaged)), model["dim"]).ids
+                self.db.execute("CREATE TEMP TABLE IF NOT EXISTS safe (id INTEGER PRIMARY KEY)")
+                self.db.execute("DELETE FROM safe")
+                self.db.conn.executemany("INSERT INTO safe VALUES (?)", ((int(i),) for i in kept))
+                # Chunks still name the lost vectors; a hash that no text has makes sure that nothing new will.
+                self.db.execute("UPDATE vectors SET text_hash = randomblob(32) WHERE id NOT IN (SELECT id FROM safe)")
+                self.set_meta(settings=None)
+        return bool(damaged)
+
+    def has_derived_files(self) -> bool:
+        """Whether the FAISS and the lexical index are there."""
+        ann = self.meta.get("ann") or {}
+        return (self.path / str(ann.get("file"))).is_file() and (self.path / "lexical" / "meta.json").is_file()
 
     def count_staged_chunks(self, path: str) -> int:
         """Chunks that are staged of one file."""
@@ -168,6 +215,11 @@ class StoreWriter:
                 ],
             )
 
+    def _write_touched(self) -> None:
+        with self.db.atomic():
+            self.db.table("files").upsert_all(map(_as_record, self._touched), pk="path")
+        self._touched = []
+
     def stage_file(self, state: FileState) -> None:
         """Note that a file has been dealt with whole."""
         self.db.table("pending_files").upsert(_as_record(state), pk="path")
@@ -180,11 +232,13 @@ class StoreWriter:
         drop_paths: Iterable[str] = (),
         drop_keys: Iterable[str] = (),
         drop_roots: Iterable[str] = (),
+        roots: Iterable[tuple[str, str, str, str | None]] = (),
         meta: Mapping[str, Any] | None = None,
     ) -> int:
-        """Show all that is staged, set meta values, drop what is replaced and these files, documents and roots.
+        """Show all that is staged, drop what it replaces and what is named, remember roots and meta values.
 
-        All in one commit. Gives the number of documents that were dropped or replaced.
+        All in one commit; `roots` are rows of path, globs, excludes and text column.
+        Gives the number of documents that were dropped or replaced.
         """
         values = dict(meta or {})
         model = values.get("model") or self.meta.get("model")
@@ -195,12 +249,15 @@ class StoreWriter:
                 n_dropped = self._swap(drop_paths, drop_keys)
                 ann = derived.save_ann(model, self.meta) if model else None
                 self.db.conn.executemany("DELETE FROM roots WHERE path = ?", [(r,) for r in drop_roots])
+                self.db.conn.executemany("INSERT OR REPLACE INTO roots VALUES (?, ?, ?, ?)", roots)
+                finished = self._run_roots.union(drop_roots)
+                values["unfinished"] = [r for r in self.meta.get("unfinished", []) if r not in finished]
                 self.set_meta(generation=self.meta.get("generation", 0) + 1, ann=ann, **values)
             lexical.delete(row[0] for row in self.rows("SELECT chunk_id FROM lexical_leftovers"))
             lexical.commit()
             self.db.execute("DELETE FROM lexical_leftovers")
         if model:
-            derived.compact_shards(model["fingerprint"])
+            derived.compact_shards(model["fingerprint"], keep_dead=bool(self.meta.get("unfinished")))
         derived.remove_leftover_files(self.meta["ann"])
         return n_dropped
 
@@ -239,6 +296,25 @@ class StoreWriter:
         )
         for (row_id,) in self.rows("SELECT id FROM documents WHERE path IS NULL AND visible = 1"):
             yield unpack_document(self.rows(f"{sql} AND id = ?", [row_id])[0][1:])
+
+
+def _make_folder(path: Path) -> None:
+    """Make the folder of an index, or make sure that an existing one is an index or empty.
+
+    Raises:
+        InvalidInput: there is something else.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        names = {entry.name for entry in path.iterdir()}
+    except OSError as error:
+        raise InvalidInput(
+            f"the index folder {path} cannot be made or read: {error.strerror}; name another with --index"
+        ) from error
+    if DATABASE not in names and names - {".gitignore", LOCK}:
+        raise InvalidInput(f"{path} is not an index but holds other files; name a new folder with --index")
+    if not os.access(path, os.W_OK):
+        raise InvalidInput(f"the index folder {path} may not be written to; name another with --index")
 
 
 def _as_record(state: FileState) -> Mapping[str, Any]:

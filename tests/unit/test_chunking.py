@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semsearch.chunking import ChunkSettings, split, split_sentences
+from semsearch.chunking import MAX_TOKEN_CHARS, ChunkSettings, split, split_sentences
 from semsearch.errors import InvalidInput
 from semsearch.types import Chunk, Document, Heading
 from tests.toy import ToyEmbedder
@@ -121,6 +121,14 @@ def test_one_line_without_any_place_to_cut_is_covered() -> None:
         chunks = cut(text)
         assert_sound(text, chunks)
         assert len(chunks) > 5
+
+
+@pytest.mark.parametrize("text", ["." * 30_000, "?" * 30_000, "!." * 15_000, "a" + " " * 100_000 + "b", "z" * 100_000])
+def test_runs_of_one_character_are_cut_at_once(text: str) -> None:
+    """Each took minutes, or gave one enormous chunk, with a pattern that looks ahead from every character."""
+    chunks = cut(text)
+    assert max(len(c.text) for c in chunks) <= LENGTHS.max_tokens * MAX_TOKEN_CHARS
+    assert re.sub(r"\s", "", "".join(c.text for c in chunks)) == re.sub(r"\s", "", text)
 
 
 def test_pages_and_lines_are_kept() -> None:
