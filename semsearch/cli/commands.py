@@ -162,6 +162,8 @@ def query(
     Exit status: 0 when a passage was found, 1 when none was, 2 on errors.
     """
     text = _query_text(words)
+    if not text:
+        raise click.UsageError('the query is empty; ask something, as in: semsearch query "how do I undo a commit"')
     if rerank and not reranker:
         raise click.UsageError(
             "--rerank needs a reranker. Name a cross-encoder: --reranker cross-encoder/ms-marco-MiniLM-L6-v2, "

@@ -5,10 +5,11 @@ Only safetensors weights are read, and no checkpoint that wants to bring code of
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import hashlib
 import importlib.util
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from semsearch.errors import ModelError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["DEFAULT_MODEL", "ModelFiles", "find_model", "load_tokenizer"]
+__all__ = ["DEFAULT_MODEL", "ModelFiles", "cache_folder", "find_model", "load_tokenizer"]
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_MAX_TOKENS = 512  # BERT's, where a checkpoint names no limit
@@ -84,6 +85,11 @@ class ModelFiles:
     query_prompt: str
     document_prompt: str
     max_tokens: int
+
+
+def cache_folder() -> Path:
+    """Where what is made of models is kept: `semsearch` under XDG_CACHE_HOME or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "semsearch"
 
 
 def find_model(name: str = DEFAULT_MODEL) -> ModelFiles:
@@ -215,17 +221,30 @@ def _weights_sha256(folder: Path) -> str:
             f"{folder} holds no *.safetensors weights (other formats are not read: loading them can run code). "
             "Save the model with safe_serialization=True"
         )
-    digests = [_file_sha256(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    digests = [_file_sha256(f.resolve()) for f in files]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-@functools.lru_cache(maxsize=32)
-def _file_sha256(path: str, size: int, mtime_ns: int) -> str:
-    """SHA-256 of a file in hex; size and time only tell one state of the file from another."""
+def _file_sha256(path: Path) -> str:
+    """SHA-256 of a file in hex, taken from the cache as long as nothing about the file has changed."""
+    stat = path.stat()
+    state = [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    kept = cache_folder() / "digests.json"
+    try:
+        known = json.loads(kept.read_text(encoding="utf-8"))
+        if known[str(path)][0] == state:
+            return str(known[str(path)][1])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        known = {}
     digest = hashlib.sha256()
-    with Path(path).open("rb") as stream:
+    with path.open("rb") as stream:
         while block := stream.read(1 << 22):
             digest.update(block)
+    with contextlib.suppress(OSError):  # a cache that cannot be written is one that is not used
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_name(f".{os.getpid()}-{kept.name}")
+        temporary.write_text(json.dumps({**known, str(path): [state, digest.hexdigest()]}), encoding="utf-8")
+        temporary.replace(kept)
     return digest.hexdigest()
 
 

@@ -20,24 +20,19 @@ import numpy as np
 
 from semsearch.encoders import bert_graph
 from semsearch.encoders.batching import pad, token_budget_batches
-from semsearch.encoders.models import ModelFiles, load_tokenizer
+from semsearch.encoders.models import ModelFiles, cache_folder, load_tokenizer
 from semsearch.encoders.openvino_library import openvino_core, openvino_library
 from semsearch.encoders.tokenized import TokenizedEmbedder
 from semsearch.errors import InvalidInput, ModelError
 from semsearch.types import FloatArray, IntArray
 
-__all__ = ["PRECISIONS", "OpenVinoEmbedder", "OpenVinoReranker", "cache_folder", "choose_precision"]
+__all__ = ["PRECISIONS", "OpenVinoEmbedder", "OpenVinoReranker", "choose_precision"]
 
 PRECISIONS = ("f32", "bf16", "int8")
 BATCH_TOKENS = 2_048  # with padding
 REQUESTS_PER_STREAM = 2  # one computes while the next is filled
 INT8_GROUP = 384  # activations that share a scale; a scale for all of a row is what the processor's int8 is fast at
 GRAPH_VERSION = 1  # raise it when `bert_graph` writes another graph
-
-
-def cache_folder() -> Path:
-    """Where graphs are kept: `semsearch` under XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "semsearch"
 
 
 def choose_precision(precision: str) -> str:

