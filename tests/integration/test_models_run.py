@@ -189,7 +189,7 @@ def test_long_texts_are_covered_and_never_truncated() -> None:
     text = "\n\n".join(f"Paragraph {i} speaks of matter {i}. " * 12 for i in range(40)) + "\n\nThe needle is here."
     build_index([Document("long", text)], embedder=embedder)
     with Searcher.open(embedder=embedder) as searcher:
-        hits = searcher.search("where is the needle", k=100, per_document=0)
+        hits = searcher.search("where is the needle", k=100, mode="dense", per_document=0)
     spans = embedder.token_spans([h.chunk.text for h in hits])
     assert max(map(len, spans)) <= embedder.max_tokens == 254
     assert "needle" in hits[0].chunk.text
