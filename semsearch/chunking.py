@@ -1,14 +1,16 @@
 """Documents to chunks: counted in the model's own tokens, cut where a reader would cut, nothing left out.
 
 A document is first divided at its headings, sections too small to stand alone joined to what follows. A part longer
-than a chunk may be is then cut, each time at the best kind of place within reach (paragraph, list item, sentence, line)
-and among places of one kind at the one that leaves the chunks most even. A stretch without any such place, such as a
-single enormous line, is cut at blanks or between tokens; where that leaves a piece too long, semchunk cuts it finer.
+than a chunk may be is then cut, each time at the best kind of place in reach (paragraph, list item, sentence, line).
+Among places of one kind it is the one that leaves the chunks most even, or, far from the end of a long part, one that
+an edit elsewhere does not move. A stretch without any such place, such as a single enormous line, is cut at blanks or
+between tokens; where that leaves a piece too long, semchunk cuts it finer.
 """
 
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,6 +27,8 @@ TokenSpans = Callable[[Sequence[str]], list[IntArray]]
 
 MAX_TOKEN_CHARS = 20  # what is longer, as a word the model does not know or a run of blanks, counts as several tokens
 PIECE_CHARS = 500_000  # the text is tokenised in pieces of about this size, so that memory stays bounded
+EVEN_CHUNKS = 3  # as many at the end of a long part are made even
+MARK_CHARS = 48
 MIN_FILL = 0.5  # a chunk is cut no earlier than at this share of the length aimed at
 RECOUNT_SHARE = 0.9  # chunks closer than this to the limit are counted again on their own
 
@@ -197,21 +201,29 @@ def _cut(text: str, start: int, end: int, counter: _TokenCounter, settings: Chun
         if n_left <= limit:
             yield from _checked(text, start, end, counter, limit)
             return
-        n_aim = n_left / -(-n_left // limit)
+        # Near the end the chunks are made even. Before that, which place is taken follows from the text at it alone, so
+        # that after an edit the cuts soon fall where they fell before, and only chunks around it are encoded again.
+        is_near_end = n_left <= EVEN_CHUNKS * limit
+        n_aim = n_left / -(-n_left // limit) if is_near_end else limit
         reach = counter.furthest(start, limit) or end
         low, high = np.searchsorted(offsets, (start + 1, reach), side="left")
         high += int(high < len(offsets) and offsets[high] == reach)
-        candidates = [
-            (int(kinds[i]), abs(n_tokens - n_aim), int(offsets[i]))
-            for i in range(low, high)
-            if (n_tokens := counter.count(start, int(offsets[i]))) >= MIN_FILL * n_aim
-        ]
+        candidates = []
+        for kind, offset in zip(kinds[low:high].tolist(), offsets[low:high].tolist(), strict=True):
+            n_tokens = counter.count(start, offset)
+            if n_tokens >= MIN_FILL * n_aim:
+                candidates.append((kind, abs(n_tokens - n_aim) if is_near_end else _mark(text, offset), offset))
         if candidates:
             stop = min(candidates)[2]
         else:
             stop = _within_a_line(text, start, counter.furthest(start, int(RECOUNT_SHARE * limit) or 1) or end)
         yield from _checked(text, start, stop, counter, limit, is_rough=not candidates)
         start = stop
+
+
+def _mark(text: str, offset: int) -> int:
+    """A number that only the text at a place decides."""
+    return zlib.crc32(text[offset : offset + MARK_CHARS].encode("utf-8", "surrogatepass"))
 
 
 def _within_a_line(text: str, start: int, reach: int) -> int:

@@ -59,7 +59,7 @@ def test_long_prose_is_cut_at_sentence_ends_into_even_parts() -> None:
     assert_sound(text, chunks)
     assert all(c.text.endswith("dog.") for c in chunks)
     sizes = [n_tokens(c.text) for c in chunks]
-    assert max(sizes) - min(sizes) <= 10
+    assert min(sizes) >= LENGTHS.max_tokens // 2
 
 
 def test_paragraphs_are_preferred_to_sentences() -> None:
@@ -147,6 +147,18 @@ def test_changing_one_section_leaves_the_others_alone() -> None:
 
     before, after = page(""), page("And one more sentence was added here. ")
     assert len(set(after) - set(before)) <= 3
+
+
+def test_an_edit_of_a_long_list_moves_few_cuts() -> None:
+    def passages(edited: int | None) -> set[str]:
+        items = [f"* entry {i} tells of {(i * 7919) % 1000} things and more" for i in range(400)]
+        if edited is not None:
+            items[edited] += " with quite a few words more than it had before this edit"
+        return {c.text for c in cut("\n".join(items))}
+
+    before = passages(None)
+    n_new = [len(passages(edited) - before) for edited in range(0, 380, 19)]
+    assert len(before) > 80 and sorted(n_new)[len(n_new) // 2] <= 4 and max(n_new) < len(before) // 3
 
 
 def test_text_longer_than_a_tokenised_piece(monkeypatch: pytest.MonkeyPatch) -> None:
