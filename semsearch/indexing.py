@@ -79,16 +79,17 @@ def build_index(
     with StoreWriter.open(path) as store:
         encoder = embedder or _load_embedder(store, model, device, precision, rebuild=rebuild)
         _check_embedder(store, encoder, rebuild=rebuild)
-        run = _Run(store, encoder, progress, rebuild=rebuild)
-        options = {"globs": globs, "excludes": excludes, "text_column": text_column}
-        everything = source is None or run.is_full
-        roots = choose_roots(store, named, everything=everything, **options)  # type: ignore[arg-type]
-        run.sync(roots)
-        if run.is_full:
-            run.add_documents(store.documents_without_file())
-        if documents is not None:
-            run.add_documents(documents)
-        return run.finish()
+        with Stager(store, encoder) as stager:
+            run = _Run(store, encoder, stager, progress, rebuild=rebuild)
+            options = {"globs": globs, "excludes": excludes, "text_column": text_column}
+            everything = source is None or run.is_full
+            roots = choose_roots(store, named, everything=everything, **options)  # type: ignore[arg-type]
+            run.sync(roots)
+            if run.is_full:
+                run.add_documents(store.documents_without_file())
+            if documents is not None:
+                run.add_documents(documents)
+            return run.finish()
 
 
 def remove(items: Sequence[str | Path], *, index: str | Path = "default") -> RemoveReport:
@@ -137,6 +138,7 @@ class _Run:
         self,
         store: StoreWriter,
         embedder: Embedder,
+        stager: Stager,
         progress: Callable[[Progress], None] | None,
         *,
         rebuild: bool,
@@ -145,7 +147,8 @@ class _Run:
         self._store = store
         self._embedder = embedder
         self._progress = progress
-        self._stager = Stager(store, embedder, lambda: self._tell(""))
+        self._stager = stager
+        stager.on_encoded = lambda: self._tell("")
         self._counts = dict.fromkeys(("indexed", "unchanged", "skipped", "failed"), 0)
         self._problems: list[Problem] = []
         self._n_total = 0
@@ -352,8 +355,8 @@ def _only_document(item: Any) -> Document:
 def _load_embedder(store: StoreWriter, model: str | None, device: str, precision: str, *, rebuild: bool) -> Embedder:
     """The encoder that is asked for, what is not said being as the index has it."""
     built = store.meta.get("model", {})
-    if precision == "auto" and not rebuild and built.get("precision") == "int8":
-        precision = "int8"
+    if precision == "auto" and not rebuild and "precision" in built:
+        precision = "int8" if built["precision"] == "int8" else "full"
     return load_embedder(model or built.get("name", DEFAULT_MODEL), device=device, precision=precision)
 
 

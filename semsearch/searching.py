@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from semsearch.chunking import split_sentences
-from semsearch.encoders import load_embedder, load_reranker
+from semsearch.encoders import comparable, load_embedder, load_reranker
 from semsearch.errors import IndexCorrupt, IndexIncompatible, InvalidInput
 from semsearch.ranking.fusion import dense_weight, fuse, limit_per_document, ranked
 from semsearch.store.ann import FlatIndex
@@ -232,7 +232,7 @@ class Searcher:
                 model = meta["model"]
         with self._lock:
             if self._embedder is None:
-                embedder = load_embedder(model["name"], device=self._device, precision=query_precision(model))
+                embedder = load_embedder(model["name"], device=self._device, precision="full")
                 _check_model(model, embedder, self.path)
                 self._embedder = embedder
             return self._embedder
@@ -334,13 +334,8 @@ def _widen(chunk: Chunk, document: Document, n_lines: int) -> Chunk:
     )
 
 
-def query_precision(model: Mapping[str, Any]) -> str:
-    """int8 for an index of int8 vectors; else whatever is quickest at full quality, f32 and bf16 being alike."""
-    return "int8" if model.get("precision") == "int8" else "auto"
-
-
 def _check_model(built: Mapping[str, Any], embedder: Embedder, path: Path) -> None:
-    if built["fingerprint"] != embedder.fingerprint:
+    if not comparable(built["fingerprint"], embedder.fingerprint):
         raise IndexIncompatible(
             f"{path} was built with {built['name']} (fingerprint {built['fingerprint'][:12]}), and {embedder.name} "
             f"(fingerprint {embedder.fingerprint[:12]}) is another model; their vectors cannot be compared. "

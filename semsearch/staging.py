@@ -1,21 +1,26 @@
-"""The middle of the write line: documents to chunks, chunks to vectors, both written out of sight."""
+"""The middle of the write line: documents to chunks, chunks to vectors, both written out of sight.
+
+Encoding has a thread of its own. While it works on one window of chunks, the caller's thread reads and cuts the
+documents of the next and writes those of the last, so that the processor's cores are never without work.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from types import TracebackType
 from typing import Any
-
-import numpy as np
 
 from semsearch.chunking import ChunkSettings, split
 from semsearch.errors import InvalidInput
 from semsearch.store.lexical import ANALYSIS_VERSION
 from semsearch.store.metadata import FileState
 from semsearch.store.writing import StoreWriter
-from semsearch.types import Chunk, Document, Embedder, storable
+from semsearch.types import Chunk, Document, Embedder, FloatArray, storable
 
 __all__ = ["HASH_BYTES", "Stager", "clean", "document_digest"]
 
@@ -23,7 +28,8 @@ CONTENT_VERSION = 2  # raise it when loaders or chunking give other text, so tha
 MIN_CHUNK_SHARE = 0.2  # of max_tokens: sections shorter than this are joined to the next
 WINDOW_CHUNKS = 256  # encoded, written and made durable together
 WINDOW_DOCUMENTS = 2_000
-ENCODE_CHUNKS = 64  # encoded between two reports of progress
+WINDOWS_AHEAD = 2  # cut and waiting for the encoder, or being encoded: bounds the memory of a run
+REPORT_INTERVAL_S = 0.2  # between two reports of progress while the encoder is waited for
 HASH_BYTES = 16
 
 
@@ -37,11 +43,15 @@ class _Staged:
 
 @dataclass(slots=True)
 class _Window:
-    """Documents cut into chunks, and files read whole, that wait to be encoded and written together."""
+    """Documents cut into chunks, and files read whole, that are encoded and written together.
+
+    `parts` are the texts in it that no earlier window has, by hash, and their vectors to come.
+    """
 
     documents: list[_Staged] = field(default_factory=list)
     files: list[FileState] = field(default_factory=list)
     n_chunks: int = 0
+    parts: list[tuple[list[bytes], Future[FloatArray]]] = field(default_factory=list)
 
 
 class Stager:
@@ -50,9 +60,10 @@ class Stager:
     Attributes:
         settings: all that decides which chunks and vectors a file gives; an index made with others is out of date.
         n_encoded, n_reused: chunks so far whose vectors were made, and were known.
+        on_encoded: called in the caller's thread while and after chunks are encoded.
     """
 
-    def __init__(self, store: StoreWriter, embedder: Embedder, on_encoded: Callable[[], None]) -> None:
+    def __init__(self, store: StoreWriter, embedder: Embedder) -> None:
         self.settings: dict[str, Any] = {
             "content_version": CONTENT_VERSION,
             "analysis_version": ANALYSIS_VERSION,
@@ -64,10 +75,20 @@ class Stager:
         self.n_reused = 0
         self._store = store
         self._embedder = embedder
-        self._on_encoded = on_encoded
+        self.on_encoded: Callable[[], None] = lambda: None
         self._lengths = ChunkSettings(embedder.max_tokens, round(embedder.max_tokens * MIN_CHUNK_SHARE))
         self._hash_key = hashlib.sha256(embedder.fingerprint.encode()).digest()[:HASH_BYTES]
         self._window = _Window()
+        self._ahead: deque[_Window] = deque()
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+
+    def __enter__(self) -> Stager:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._encoder.shutdown(cancel_futures=True)
 
     def add(self, document: Document, path: str | None) -> None:
         """Stage a document; `path` is the file it came from."""
@@ -75,7 +96,7 @@ class Stager:
         self._window.documents.append(_Staged(document, path, chunks, [self._hash(c.text) for c in chunks]))
         self._window.n_chunks += len(chunks)
         if self._window.n_chunks >= WINDOW_CHUNKS or len(self._window.documents) >= WINDOW_DOCUMENTS:
-            self.flush()
+            self._send()
 
     def add_file(self, state: FileState) -> None:
         """Note that all documents of a file have been staged, or that it gave none."""
@@ -83,20 +104,47 @@ class Stager:
 
     def take_back(self, path: str) -> None:
         """Drop what was staged of a file that failed on the way."""
-        self._window.documents = [staged for staged in self._window.documents if staged.path != path]
-        self._window.n_chunks = sum(len(staged.chunks) for staged in self._window.documents)
+        for window in (self._window, *self._ahead):
+            window.documents = [staged for staged in window.documents if staged.path != path]
+            window.n_chunks = sum(len(staged.chunks) for staged in window.documents)
         self._store.drop_staged_of(path)
 
     def flush(self) -> None:
-        """Encode what is not known yet and write the window."""
+        """Encode and write all that was added."""
+        self._send()
+        while self._ahead:
+            self._write(self._ahead.popleft())
+
+    def _send(self) -> None:
+        """Hand the window to the encoder, and write the ones before it that are done or must make room."""
         window, self._window = self._window, _Window()
         texts = {h: c.text for staged in window.documents for h, c in zip(staged.hashes, staged.chunks, strict=True)}
         known = self._store.vector_ids(list(texts))
-        new = [h for h in texts if h not in known]
+        known.update({h: 0 for ahead in self._ahead for hashes, _ in ahead.parts for h in hashes})
+        # Longest first, so that what is encoded together is of one length.
+        new = sorted((h for h in texts if h not in known), key=lambda h: len(texts[h]), reverse=True)
         self.n_reused += window.n_chunks - len(new)
         for first in range(0, len(new), WINDOW_CHUNKS):
-            self._encode([(h, texts[h]) for h in new[first : first + WINDOW_CHUNKS]])
-        known.update(self._store.vector_ids(new))
+            part = new[first : first + WINDOW_CHUNKS]
+            window.parts.append((part, self._encoder.submit(self._encode, [texts[h] for h in part])))
+        self._ahead.append(window)
+        while len(self._ahead) > WINDOWS_AHEAD or (self._ahead and all(f.done() for _, f in self._ahead[0].parts)):
+            self._write(self._ahead.popleft())
+
+    def _encode(self, texts: Sequence[str]) -> FloatArray:
+        """Runs in the encoder's thread."""
+        rows = self._embedder.embed_documents(texts)
+        self.n_encoded += len(rows)
+        return rows
+
+    def _write(self, window: _Window) -> None:
+        """Keep the vectors of a window for good as they come, then stage its documents."""
+        for hashes, rows in window.parts:
+            while not wait([rows], timeout=REPORT_INTERVAL_S).done:
+                self.on_encoded()
+            self._store.add_vectors(hashes, rows.result(), self._embedder.fingerprint)
+            self.on_encoded()
+        known = self._store.vector_ids(list({h for staged in window.documents for h in staged.hashes}))
         with self._store.db.atomic():  # one commit for all of the window
             for staged in window.documents:
                 vector_ids = [known[h] for h in staged.hashes]
@@ -104,16 +152,6 @@ class Stager:
                 self._store.stage_document(staged.document, staged.chunks, vector_ids, path=staged.path, digest=digest)
             for state in window.files:
                 self._store.stage_file(state)
-
-    def _encode(self, texts: Sequence[tuple[bytes, str]]) -> None:
-        """Encode texts, longest first so that batches are even, and keep their vectors for good."""
-        ordered = sorted(texts, key=lambda item: len(item[1]), reverse=True)
-        parts = []
-        for first in range(0, len(ordered), ENCODE_CHUNKS):
-            parts.append(self._embedder.embed_documents([t for _, t in ordered[first : first + ENCODE_CHUNKS]]))
-            self.n_encoded += len(parts[-1])
-            self._on_encoded()
-        self._store.add_vectors([h for h, _ in ordered], np.concatenate(parts), self._embedder.fingerprint)
 
     def _hash(self, text: str) -> bytes:
         """Of a text and the model, so that vectors of two models are never mixed up."""

@@ -7,10 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from semsearch.encoders.models import DEFAULT_MODEL, ModelFiles, find_model
+from semsearch.encoders.tokenized import comparable
 from semsearch.errors import InvalidInput
 from semsearch.types import Embedder, Reranker
 
-__all__ = ["DEFAULT_MODEL", "load_embedder", "load_reranker"]
+__all__ = ["DEFAULT_MODEL", "comparable", "load_embedder", "load_reranker"]
 
 
 def load_embedder(model: str = DEFAULT_MODEL, *, device: str = "auto", precision: str = "auto") -> Embedder:
@@ -78,7 +79,7 @@ def _has_accelerator() -> bool:
 
 
 def _refuse_precision(precision: str) -> None:
-    if precision not in {"auto", "f32"}:
+    if precision not in {"auto", "full", "f32"}:
         raise InvalidInput(
             f"precision {precision!r} is OpenVINO's, and this model or device runs on torch; leave --precision out"
         )

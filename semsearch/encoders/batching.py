@@ -8,15 +8,16 @@ import numpy as np
 
 from semsearch.types import FloatArray, IntArray
 
-__all__ = ["model_inputs", "placed", "token_budget_batches"]
+__all__ = ["model_inputs", "padded_length", "placed", "token_budget_batches"]
 
 
-def token_budget_batches(lengths: Sequence[int], budget: int) -> Iterator[IntArray]:
+def token_budget_batches(lengths: Sequence[int], budget: int, *, step: int = 1) -> Iterator[IntArray]:
     """Cut texts into batches by falling length, each of at most `budget` tokens with its padding.
 
     Args:
         lengths: tokens of each text.
         budget: tokens a batch; a longer text is a batch of its own.
+        step: batches are padded to a multiple of so many tokens a text.
 
     Yields:
         int64 (n,) positions in `lengths`; each position once, equal lengths in their order.
@@ -24,19 +25,25 @@ def token_budget_batches(lengths: Sequence[int], budget: int) -> Iterator[IntArr
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
     start = 0
     while start < len(order):
-        n_texts = max(1, budget // max(1, lengths[order[start]]))
+        n_texts = max(1, budget // padded_length(max(1, lengths[order[start]]), step))
         yield order[start : start + n_texts]
         start += n_texts
 
 
+def padded_length(n_tokens: int, step: int) -> int:
+    """The next multiple of `step`."""
+    return -(-n_tokens // step) * step
+
+
 def model_inputs(
-    ids: Sequence[Sequence[int]], token_types: Sequence[Sequence[int]] | None, positions: IntArray
+    ids: Sequence[Sequence[int]], token_types: Sequence[Sequence[int]] | None, positions: IntArray, *, step: int = 1
 ) -> list[IntArray]:
-    """What a BERT reads of the rows at these positions, each int64 (n, longest): ids, mask, and types if given."""
-    padded = _pad(ids, positions)
+    """What a BERT reads of the rows at these positions, int64 (n, longest) each: ids, mask, and types if given."""
     lengths = np.array([len(ids[i]) for i in positions])
-    mask = (np.arange(padded.shape[1]) < lengths[:, np.newaxis]).astype(np.int64)
-    return [padded, mask] if token_types is None else [padded, mask, _pad(token_types, positions)]
+    width = padded_length(int(lengths.max()), step)
+    mask = (np.arange(width) < lengths[:, np.newaxis]).astype(np.int64)
+    inputs = [_pad(ids, positions, width), mask]
+    return inputs if token_types is None else [*inputs, _pad(token_types, positions, width)]
 
 
 def placed(parts: Sequence[tuple[IntArray, FloatArray]], n_rows: int) -> FloatArray:
@@ -47,8 +54,8 @@ def placed(parts: Sequence[tuple[IntArray, FloatArray]], n_rows: int) -> FloatAr
     return rows
 
 
-def _pad(rows: Sequence[Sequence[int]], positions: IntArray) -> IntArray:
-    padded = np.zeros((len(positions), max(len(rows[i]) for i in positions)), dtype=np.int64)
+def _pad(rows: Sequence[Sequence[int]], positions: IntArray, width: int) -> IntArray:
+    padded = np.zeros((len(positions), width), dtype=np.int64)
     for filled, position in zip(padded, positions, strict=True):
         filled[: len(rows[position])] = rows[position]
     return padded

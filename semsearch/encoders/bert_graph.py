@@ -17,7 +17,7 @@ from semsearch.encoders.openvino_library import openvino_library
 from semsearch.errors import ModelError
 from semsearch.types import FloatArray
 
-__all__ = ["build_bi_encoder", "build_cross_encoder", "score_activation", "supports"]
+__all__ = ["BertGraph", "build_bi_encoder", "build_cross_encoder", "score_activation", "supports"]
 
 
 _FAMILY = {"bert", "roberta", "xlm-roberta", "camembert"}
@@ -44,40 +44,37 @@ def supports(folder: Path, pooling: str) -> bool:
     )
 
 
-def build_bi_encoder(folder: Path, pooling: str, *, int8: bool = False) -> Any:
+def build_bi_encoder(graph: BertGraph, pooling: str) -> Any:
     """A model from input ids and attention mask (int64, (n, length)) to unit rows (float32, (n, dim)).
 
     Args:
-        folder: the checkpoint.
+        graph: of the checkpoint.
         pooling: `mean` over the tokens that are not padding, or `cls`, the first token.
-        int8: whether the matrices are rounded to 8 bits, with a scale a row.
 
     Raises:
         ModelError: weights that do not fit the architecture.
     """
     op, model = openvino_library().opset13, openvino_library().Model
-    graph = _Graph(folder, int8=int8)
-    hidden = graph.encode(token_types=None)
+    tokens = np.array([1], dtype=np.int64)
     if pooling == "cls":
-        pooled = _first_token(hidden)
+        pooled = _first_token(graph.encode(first_only=True))
     else:
         mask = op.unsqueeze(op.convert(graph.mask, "f32"), np.int64(2))
-        total = op.reduce_sum(op.multiply(hidden, mask), np.array([1], dtype=np.int64))
-        pooled = op.divide(total, op.reduce_sum(mask, np.array([1], dtype=np.int64)))
+        total = op.reduce_sum(op.multiply(graph.encode(), mask), tokens)
+        pooled = op.divide(total, op.reduce_sum(mask, tokens))
     unit = op.normalize_l2(pooled, np.array([1], dtype=np.int64), 1e-24, "max")
     return model([unit], [graph.ids, graph.mask], "bi-encoder")
 
 
-def build_cross_encoder(folder: Path, *, int8: bool = False) -> Any:
+def build_cross_encoder(graph: BertGraph) -> Any:
     """A model from input ids, attention mask, token types (int64, (n, length)) to logits (float32, (n, labels)).
 
     Raises:
         ModelError: no classification head, or weights that do not fit the architecture.
     """
     op, model = openvino_library().opset13, openvino_library().Model
-    graph = _Graph(folder, int8=int8)
     token_types = op.parameter([-1, -1], np.int64, "token_type_ids")
-    first = _first_token(graph.encode(token_types=token_types))
+    first = _first_token(graph.encode(token_types=token_types, first_only=True))
     if f"{graph.prefix}pooler.dense.weight" in graph.weights:
         features, out = graph.linear(first, f"{graph.prefix}pooler.dense"), "classifier"
     else:
@@ -85,13 +82,17 @@ def build_cross_encoder(folder: Path, *, int8: bool = False) -> Any:
     return model([graph.linear(op.tanh(features), out)], [graph.ids, graph.mask, token_types], "cross-encoder")
 
 
-class _Graph:
-    """The part that all models share: embeddings and encoder layers."""
+class BertGraph:
+    """The part that all models share: embeddings and encoder layers. Subclasses round the matrices."""
 
-    def __init__(self, folder: Path, *, int8: bool) -> None:
+    def __init__(self, folder: Path) -> None:
+        """Read a checkpoint.
+
+        Raises:
+            ModelError: weights that cannot be read, or are not BERT's.
+        """
         op = openvino_library().opset13
         self.folder = folder
-        self.int8 = int8
         self.config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self.weights = _read_weights(folder)
         words = next((n for n in self.weights if n.endswith("embeddings.word_embeddings.weight")), None)
@@ -101,43 +102,61 @@ class _Graph:
         self.ids = op.parameter([-1, -1], np.int64, "input_ids")
         self.mask = op.parameter([-1, -1], np.int64, "attention_mask")
 
-    def weight(self, name: str) -> Any:
-        op = openvino_library().opset13
-        return op.constant(self.array(name))
-
-    def linear(self, x: Any, name: str) -> Any:
-        op = openvino_library().opset13
-        return op.add(op.matmul(x, self.matrix(f"{name}.weight"), False, True), self.weight(f"{name}.bias"))
-
-    def matrix(self, name: str) -> Any:
-        """A weight matrix (out, in), rounded to 8 bits where that is asked for."""
-        op = openvino_library().opset13
-        if not self.int8:
-            return self.weight(name)
-        rows = self.array(name)
-        scales = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-12) / 127
-        rounded = np.clip(np.round(rows / scales), -127, 127).astype(np.int8)
-        return op.multiply(op.convert(op.constant(rounded), "f32"), op.constant(scales))
-
-    def array(self, name: str) -> Any:
+    def array(self, name: str) -> FloatArray:
+        """A weight of the checkpoint."""
         if name not in self.weights:
             raise ModelError(f"{self.folder} lacks the weight {name}; it is not a complete BERT checkpoint")
-        return self.weights[name].astype(np.float32)
+        return np.asarray(self.weights[name], dtype=np.float32)
+
+    def weight(self, name: str) -> Any:
+        """A weight of the checkpoint as a constant."""
+        return openvino_library().opset13.constant(self.array(name))
+
+    def matrix(self, rows: FloatArray) -> Any:
+        """A weight matrix (out, in)."""
+        return openvino_library().opset13.constant(rows)
+
+    def linear(self, x: Any, name: str, scale: float = 1.0) -> Any:
+        """The rows of x times a matrix, plus its bias, all times `scale`."""
+        op = openvino_library().opset13
+        factor = np.float32(scale)
+        product = op.matmul(x, self.matrix(self.array(f"{name}.weight") * factor), False, True)
+        return op.add(product, op.constant(self.array(f"{name}.bias") * factor))
+
+    def queries_keys_values(self, x: Any, first: Any, name: str, scale: float) -> tuple[Any, Any, Any]:
+        """The projections of self-attention: queries of `first`, times `scale`, keys and values of `x`."""
+        query = self.linear(first, f"{name}.query", scale)
+        return query, self.linear(x, f"{name}.key"), self.linear(x, f"{name}.value")
+
+    def feed_forward(self, x: Any, name: str) -> Any:
+        """The two matrices of a layer and the activation between them."""
+        return self.linear(self.gelu(self.linear(x, f"{name}.intermediate.dense")), f"{name}.output.dense")
+
+    def gelu(self, x: Any) -> Any:
+        """The activation that the configuration names."""
+        kind = _ACTIVATIONS[self.config.get("hidden_act", "gelu")]
+        return openvino_library().opset13.gelu(x, kind)
 
     def layer_norm(self, x: Any, name: str) -> Any:
+        """Rows of mean 0 and variance 1, times a weight, plus a bias."""
         op = openvino_library().opset13
         epsilon = float(self.config.get("layer_norm_eps", 1e-12))
         unit = op.mvn(x, np.array([-1], dtype=np.int64), True, epsilon, "inside_sqrt")
         return op.add(op.multiply(unit, self.weight(f"{name}.weight")), self.weight(f"{name}.bias"))
 
-    def encode(self, token_types: Any) -> Any:
-        """Hidden states of the last layer, (n, length, hidden)."""
+    def encode(self, *, token_types: Any = None, first_only: bool = False) -> Any:
+        """Hidden states of the last layer, (n, length, hidden), or (n, 1, hidden) of the first token only.
+
+        Where only the first token is read, the last layer computes no other: it needs their keys and values alone.
+        """
         op = openvino_library().opset13
         far = op.multiply(op.subtract(op.convert(self.mask, "f32"), np.float32(1)), np.float32(-_FAR_BELOW))
         bias = op.unsqueeze(far, np.array([1, 2], dtype=np.int64))
         hidden = self._embed(token_types)
-        for i in range(int(self.config["num_hidden_layers"])):
-            hidden = self._layer(hidden, bias, f"{self.prefix}encoder.layer.{i}")
+        n_layers = int(self.config["num_hidden_layers"])
+        for i in range(n_layers):
+            is_last = i == n_layers - 1
+            hidden = self._layer(hidden, bias, f"{self.prefix}encoder.layer.{i}", first_only=first_only and is_last)
         return hidden
 
     def _embed(self, token_types: Any) -> Any:
@@ -158,23 +177,21 @@ class _Graph:
             x = op.add(x, op.gather(op.constant(types), token_types, axis))
         return self.layer_norm(x, f"{base}.LayerNorm")
 
-    def _layer(self, x: Any, bias: Any, name: str) -> Any:
+    def _layer(self, x: Any, bias: Any, name: str, *, first_only: bool) -> Any:
         op = openvino_library().opset13
         n_heads = int(self.config["num_attention_heads"])
-        split = np.array([0, 0, n_heads, int(self.config["hidden_size"]) // n_heads], dtype=np.int64)
+        head_dim = int(self.config["hidden_size"]) // n_heads
+        split = np.array([0, 0, n_heads, head_dim], dtype=np.int64)
         order = np.array([0, 2, 1, 3], dtype=np.int64)
-
-        def heads(part: str) -> Any:
-            rows = self.linear(x, f"{name}.attention.self.{part}")
-            return op.transpose(op.reshape(rows, split, True), order)
-
-        attended = op.scaled_dot_product_attention(heads("query"), heads("key"), heads("value"), bias)
-        joined = op.reshape(op.transpose(attended, order), np.array([0, 0, -1], dtype=np.int64), True)
+        read = _first_tokens(x) if first_only else x
+        rows = self.queries_keys_values(x, read, f"{name}.attention.self", head_dim**-0.5)
+        query, key, value = (op.transpose(op.reshape(r, split, True), order) for r in rows)
+        shares = op.softmax(op.add(op.matmul(query, key, False, True), bias), -1)
+        joined = op.transpose(op.matmul(shares, value, False, False), order)
+        joined = op.reshape(joined, np.array([0, 0, -1], dtype=np.int64), True)
         joined = self.linear(joined, f"{name}.attention.output.dense")
-        x = self.layer_norm(op.add(x, joined), f"{name}.attention.output.LayerNorm")
-        kind = _ACTIVATIONS[self.config.get("hidden_act", "gelu")]
-        inner = op.gelu(self.linear(x, f"{name}.intermediate.dense"), kind)
-        return self.layer_norm(op.add(x, self.linear(inner, f"{name}.output.dense")), f"{name}.output.LayerNorm")
+        read = self.layer_norm(op.add(read, joined), f"{name}.attention.output.LayerNorm")
+        return self.layer_norm(op.add(read, self.feed_forward(read, name)), f"{name}.output.LayerNorm")
 
 
 def score_activation(config: Mapping[str, Any]) -> Callable[[FloatArray], FloatArray]:
@@ -191,7 +208,15 @@ def score_activation(config: Mapping[str, Any]) -> Callable[[FloatArray], FloatA
     return function
 
 
+def _first_tokens(hidden: Any) -> Any:
+    """(n, 1, hidden) of (n, length, hidden)."""
+    op = openvino_library().opset13
+    start, stop, step, axis = (np.array([i], dtype=np.int64) for i in (0, 1, 1, 1))
+    return op.slice(hidden, start, stop, step, axis)
+
+
 def _first_token(hidden: Any) -> Any:
+    """(n, hidden) of (n, length, hidden)."""
     op = openvino_library().opset13
     return op.gather(hidden, np.int64(0), np.int64(1))
 

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from semsearch.encoders import bert_graph
+from semsearch.encoders import bert_graph, quantization
 from semsearch.encoders.batching import model_inputs, placed, token_budget_batches
 from semsearch.encoders.models import ModelFiles, cache_folder
 from semsearch.encoders.openvino_library import openvino_core, openvino_library
+from semsearch.encoders.sample_texts import CHECKING_TEXTS, MEASURING_TEXTS
 from semsearch.encoders.tokenized import TokenizedEmbedder, TokenizedReranker
 from semsearch.errors import InvalidInput, ModelError
 from semsearch.types import FloatArray, IntArray
@@ -28,20 +29,30 @@ from semsearch.types import FloatArray, IntArray
 __all__ = ["PRECISIONS", "OpenVinoEmbedder", "OpenVinoReranker", "choose_precision"]
 
 PRECISIONS = ("f32", "bf16", "int8")
-BATCH_TOKENS = 2_048  # with padding
+INT8_LOSS = {  # models whose int8 passages were evaluated: SHA-256 of the weights to points of mean nDCG@10 lost
+    # all-MiniLM-L6-v2; nfcorpus, cranfield, cisi, npl and cosqa-code, by benchmarks/encode.py
+    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db": 0.11,
+}
+BATCH_TOKENS = 1_024  # with padding; what a core's cache holds of a layer
+LENGTH_STEP = 16  # lengths are padded to a multiple: attention runs a third faster on whole vector registers
 REQUESTS_PER_STREAM = 2  # one computes while the next is filled
-INT8_GROUP = 384  # activations that share a scale; a scale for all of a row is what the processor's int8 is fast at
-GRAPH_VERSION = 1  # raise it when `bert_graph` writes another graph
+INT8_GROUP = 384  # activations that share a scale where they are rounded token by token
+GRAPH_VERSION = 2  # raise it when `bert_graph` or `quantization` writes another graph
 
 
-def choose_precision(precision: str) -> str:
-    """Turn `auto` into the fastest precision at full quality here: bf16 where the processor computes in it, else f32.
+def choose_precision(precision: str, *, weights_sha256: str = "") -> str:
+    """Turn `full` and `auto` into a precision of this machine.
+
+    `full` is bf16 where the processor computes in it, else f32. `auto` is int8 where that was shown to cost next to
+    nothing for these weights and the processor has the instructions, else as `full`.
 
     Raises:
         InvalidInput: an unknown precision, or one the processor lacks.
     """
-    has_bf16 = "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if precision == "auto":
+    has_bf16 = computes_in_bf16()
+    if precision == "auto" and weights_sha256 in INT8_LOSS and computes_in_int8():
+        return "int8"
+    if precision in {"auto", "full"}:
         return "bf16" if has_bf16 else "f32"
     if precision not in PRECISIONS:
         raise InvalidInput(f"precision {precision!r}: on a CPU give one of auto, {', '.join(PRECISIONS)}")
@@ -50,23 +61,51 @@ def choose_precision(precision: str) -> str:
     return precision
 
 
+def computes_in_bf16() -> bool:
+    """Whether the processor has instructions for bf16."""
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def computes_in_int8() -> bool:
+    """Whether the processor multiplies 8-bit values faster than others, as far as the system tells."""
+    try:
+        return "_vnni" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+
+
 class OpenVinoEmbedder(TokenizedEmbedder):
-    """A BERT bi-encoder. Safe to use from several threads."""
+    """A BERT bi-encoder. Safe to use from several threads.
+
+    Only passages are encoded in int8: a query is one short text, and its vector is compared with all of them.
+    """
 
     def __init__(self, files: ModelFiles, *, precision: str = "auto") -> None:
-        super().__init__(files, precision=choose_precision(precision))
-        self._lock = threading.Lock()
+        super().__init__(files, precision=choose_precision(precision, weights_sha256=files.weights_sha256))
+        kind = f"bi-{files.pooling}"
+        full = self.precision if self.precision != "int8" else choose_precision("full")
+        self._full = _CompiledGraph(files, kind, self._build_full, full)
+        self._rounded = _CompiledGraph(files, kind, self._build_int8, "int8") if self.precision == "int8" else None
 
-    @functools.cached_property
-    def _graph(self) -> _CompiledGraph:
-        files, int8 = self._files, self.precision == "int8"
-        build = functools.partial(bert_graph.build_bi_encoder, files.path, files.pooling, int8=int8)
-        return _CompiledGraph(files, f"bi-{files.pooling}", build, self.precision)
+    def _build_full(self) -> Any:
+        return bert_graph.build_bi_encoder(bert_graph.BertGraph(self._files.path), self._files.pooling)
+
+    def _build_int8(self) -> Any:
+        path, pooling = self._files.path, self._files.pooling
+        measuring, checking = (
+            [np.array(row, dtype=np.int64) for row in self._token_ids(texts, self._files.document_prompt)]
+            for texts in (MEASURING_TEXTS, CHECKING_TEXTS)
+        )
+        return quantization.build_int8_bi_encoder(path, pooling, measuring, checking)
+
+    def embed_documents(self, texts: Sequence[str]) -> FloatArray:
+        """float32 (n, dim) unit rows; a text longer than `max_tokens` is read up to there."""
+        if self._rounded is None or not texts:
+            return super().embed_documents(texts)
+        return self._rounded.run(self._token_ids(texts, self._files.document_prompt))
 
     def _embed(self, texts: Sequence[str], prompt: str) -> FloatArray:
-        with self._lock:
-            graph = self._graph
-        return graph.run(self._token_ids(texts, prompt))
+        return self._full.run(self._token_ids(texts, prompt))
 
 
 class OpenVinoReranker(TokenizedReranker):
@@ -82,17 +121,14 @@ class OpenVinoReranker(TokenizedReranker):
         super().__init__(files)
         self._precision = choose_precision(precision)
         self._activate = bert_graph.score_activation(self._config)
-        self._lock = threading.Lock()
+        self._graph = _CompiledGraph(files, "cross", self._build, self._precision)
 
-    @functools.cached_property
-    def _graph(self) -> _CompiledGraph:
-        build = functools.partial(bert_graph.build_cross_encoder, self._files.path, int8=self._precision == "int8")
-        return _CompiledGraph(self._files, "cross", build, self._precision)
+    def _build(self) -> Any:
+        graph = quantization.TokenwiseInt8 if self._precision == "int8" else bert_graph.BertGraph
+        return bert_graph.build_cross_encoder(graph(self._files.path))
 
     def _scores(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> FloatArray:
-        with self._lock:
-            graph = self._graph
-        return self._activate(graph.run(ids, types)[:, 0])
+        return self._activate(self._graph.run(ids, types)[:, 0])
 
 
 class _CompiledGraph:
@@ -106,27 +142,29 @@ class _CompiledGraph:
         self._model_name = files.name
         self._build = build
         self._settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if precision != "f32" and computes_in_bf16() else "f32",
             "CACHE_DIR": str(self._folder / "compiled"),
         }
         if precision == "int8":
             self._settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = INT8_GROUP
         self._local = threading.local()
         self._queue_lock = threading.Lock()
+        self._compile_lock = threading.Lock()
+        self._by_streams: dict[int, Any] = {}
 
     def run(self, ids: Sequence[Sequence[int]], token_types: Sequence[Sequence[int]] | None = None) -> FloatArray:
         """float32 (n, width) output rows for n token sequences, in their order."""
-        batches = list(token_budget_batches([len(row) for row in ids], BATCH_TOKENS))
+        batches = list(token_budget_batches([len(row) for row in ids], BATCH_TOKENS, step=LENGTH_STEP))
         if len(batches) == 1:
             order = batches[0]
-            rows = self._request.infer(model_inputs(ids, token_types, order))[0]
+            rows = self._request.infer(model_inputs(ids, token_types, order, step=LENGTH_STEP))[0]
             return placed([(order, np.array(rows))], len(ids))
         with self._queue_lock:
             done: list[tuple[IntArray, FloatArray]] = []
             queue = self._queue
             queue.set_callback(lambda request, order: done.append((order, np.array(request.get_output_tensor(0).data))))
             for order in batches:
-                queue.start_async(model_inputs(ids, token_types, order), order)
+                queue.start_async(model_inputs(ids, token_types, order, step=LENGTH_STEP), order)
             queue.wait_all()
         return placed(done, len(ids))
 
@@ -134,17 +172,21 @@ class _CompiledGraph:
     def _request(self) -> Any:
         """This thread's own request, for work that is one batch."""
         if not hasattr(self._local, "request"):
-            self._local.request = self._one_by_one.create_infer_request()
+            self._local.request = self._compiled(n_streams=1).create_infer_request()
         return self._local.request
 
     @functools.cached_property
-    def _one_by_one(self) -> Any:
-        return self._compile(n_streams=1)
-
-    @functools.cached_property
     def _queue(self) -> Any:
+        """For many batches at once; used under its lock."""
         n_streams = n_cores()
-        return openvino_library().AsyncInferQueue(self._compile(n_streams), n_streams * REQUESTS_PER_STREAM)
+        return openvino_library().AsyncInferQueue(self._compiled(n_streams), n_streams * REQUESTS_PER_STREAM)
+
+    def _compiled(self, n_streams: int) -> Any:
+        """The graph compiled for so many streams, once."""
+        with self._compile_lock:
+            if n_streams not in self._by_streams:
+                self._by_streams[n_streams] = self._compile(n_streams)
+            return self._by_streams[n_streams]
 
     def _compile(self, n_streams: int) -> Any:
         settings = {**self._settings, "NUM_STREAMS": n_streams}

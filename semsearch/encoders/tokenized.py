@@ -14,7 +14,14 @@ from semsearch.encoders.models import ModelFiles, load_tokenizer
 from semsearch.errors import ModelError
 from semsearch.types import FloatArray, IntArray
 
-__all__ = ["TokenizedEmbedder", "TokenizedReranker"]
+__all__ = ["TokenizedEmbedder", "TokenizedReranker", "comparable"]
+
+INT8_SUFFIX = "-int8"  # of the fingerprint of a model whose passages are encoded in int8
+
+
+def comparable(documents: str, queries: str) -> bool:
+    """Whether models with these fingerprints are one, and so their vectors comparable, in whatever precision."""
+    return documents.removesuffix(INT8_SUFFIX) == queries.removesuffix(INT8_SUFFIX)
 
 
 class TokenizedEmbedder(abc.ABC):
@@ -41,8 +48,8 @@ class TokenizedEmbedder(abc.ABC):
 
     @property
     def fingerprint(self) -> str:
-        """Of weights, tokenizer and settings; int8 vectors are of another kind than those of f32 and bf16."""
-        return self._files.fingerprint + ("-int8" if self.precision == "int8" else "")
+        """Of weights, tokenizer and settings; int8 passages are told from those of f32, bf16 and f16."""
+        return self._files.fingerprint + (INT8_SUFFIX if self.precision == "int8" else "")
 
     @property
     def description(self) -> dict[str, str]:
@@ -90,7 +97,7 @@ class TokenizedEmbedder(abc.ABC):
     def _token_ids(self, texts: Sequence[str], prompt: str) -> list[list[int]]:
         """Ids of each text with the prompt before it, cut as sentence-transformers does: the last special one stays."""
         longest = self._files.max_tokens
-        ids = [encoded.ids for encoded in self._tokenizer.encode_batch([prompt + text for text in texts])]
+        ids = [encoded.ids for encoded in self._tokenizer.encode_batch_fast([prompt + text for text in texts])]
         return [row if len(row) <= longest else [*row[: longest - 1], row[-1]] for row in ids]
 
     @abc.abstractmethod

@@ -16,6 +16,7 @@ from semsearch import Document, Heading, IndexReport, Searcher, build_index, rem
 from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexLocked, IndexNotFound, InvalidInput, ModelError
 from semsearch.indexing import RACY_NS
 from semsearch.reports import Progress
+from semsearch.staging import WINDOWS_AHEAD
 from semsearch.store.files import writer_lock
 from semsearch.store.info import inspect_index, list_files
 from semsearch.store.metadata import Store
@@ -430,11 +431,11 @@ def test_documents_may_stream(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("semsearch.staging.WINDOW_CHUNKS", 10)
 
     def stream() -> Iterator[Document]:
-        for i in range(35):
-            assert toy.n_encoded >= i - 10  # what came before is already being encoded
+        for i in range(95):
+            assert toy.n_encoded >= i - 10 * (1 + WINDOWS_AHEAD)  # no more than these windows wait in memory
             yield Document(str(i), f"text number {i}")
 
-    assert index(stream(), toy).chunks.total == 35
+    assert index(stream(), toy).chunks.total == 95
 
 
 def test_a_folder_that_is_no_index_is_left_alone(docs: Path, toy: ToyEmbedder) -> None:
