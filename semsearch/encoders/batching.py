@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from semsearch.types import IntArray
+from semsearch.types import FloatArray, IntArray
 
-__all__ = ["pad", "token_budget_batches"]
+__all__ = ["model_inputs", "placed", "token_budget_batches"]
 
 
 def token_budget_batches(lengths: Sequence[int], budget: int) -> Iterator[IntArray]:
@@ -29,8 +29,25 @@ def token_budget_batches(lengths: Sequence[int], budget: int) -> Iterator[IntArr
         start += n_texts
 
 
-def pad(rows: Sequence[Sequence[int]], positions: IntArray) -> IntArray:
-    """The rows at these positions as int64 (n, longest), filled up with 0."""
+def model_inputs(
+    ids: Sequence[Sequence[int]], token_types: Sequence[Sequence[int]] | None, positions: IntArray
+) -> list[IntArray]:
+    """What a BERT reads of the rows at these positions, each int64 (n, longest): ids, mask, and types if given."""
+    padded = _pad(ids, positions)
+    lengths = np.array([len(ids[i]) for i in positions])
+    mask = (np.arange(padded.shape[1]) < lengths[:, np.newaxis]).astype(np.int64)
+    return [padded, mask] if token_types is None else [padded, mask, _pad(token_types, positions)]
+
+
+def placed(parts: Sequence[tuple[IntArray, FloatArray]], n_rows: int) -> FloatArray:
+    """float32 (n_rows, width) from parts of it, each with the positions of its rows."""
+    rows = np.empty((n_rows, parts[0][1].shape[1]), dtype=np.float32)
+    for positions, part in parts:
+        rows[positions] = part
+    return rows
+
+
+def _pad(rows: Sequence[Sequence[int]], positions: IntArray) -> IntArray:
     padded = np.zeros((len(positions), max(len(rows[i]) for i in positions)), dtype=np.int64)
     for filled, position in zip(padded, positions, strict=True):
         filled[: len(rows[position])] = rows[position]

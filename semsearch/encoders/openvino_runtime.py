@@ -7,7 +7,6 @@ cache folder; later processes read that.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import shutil
 import tempfile
@@ -19,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from semsearch.encoders import bert_graph
-from semsearch.encoders.batching import pad, token_budget_batches
-from semsearch.encoders.models import ModelFiles, cache_folder, load_tokenizer
+from semsearch.encoders.batching import model_inputs, placed, token_budget_batches
+from semsearch.encoders.models import ModelFiles, cache_folder
 from semsearch.encoders.openvino_library import openvino_core, openvino_library
-from semsearch.encoders.tokenized import TokenizedEmbedder
+from semsearch.encoders.tokenized import TokenizedEmbedder, TokenizedReranker
 from semsearch.errors import InvalidInput, ModelError
 from semsearch.types import FloatArray, IntArray
 
@@ -45,7 +44,7 @@ def choose_precision(precision: str) -> str:
     if precision == "auto":
         return "bf16" if has_bf16 else "f32"
     if precision not in PRECISIONS:
-        raise InvalidInput(f"precision {precision!r}: give one of auto, {', '.join(PRECISIONS)}")
+        raise InvalidInput(f"precision {precision!r}: on a CPU give one of auto, {', '.join(PRECISIONS)}")
     if precision == "bf16" and not has_bf16:
         raise InvalidInput("this processor does not compute in bf16; use --precision auto, f32 or int8")
     return precision
@@ -67,13 +66,10 @@ class OpenVinoEmbedder(TokenizedEmbedder):
     def _embed(self, texts: Sequence[str], prompt: str) -> FloatArray:
         with self._lock:
             graph = self._graph
-        longest = self._files.max_tokens
-        ids = [encoded.ids for encoded in self._tokenizer.encode_batch([prompt + text for text in texts])]
-        # Cut as sentence-transformers does: the closing special token stays.
-        return graph.run([row if len(row) <= longest else [*row[: longest - 1], row[-1]] for row in ids])
+        return graph.run(self._token_ids(texts, prompt))
 
 
-class OpenVinoReranker:
+class OpenVinoReranker(TokenizedReranker):
     """A BERT cross-encoder. Safe to use from several threads."""
 
     def __init__(self, files: ModelFiles, *, precision: str = "auto") -> None:
@@ -83,38 +79,20 @@ class OpenVinoReranker:
             ModelError: the checkpoint does not give one score a pair.
             InvalidInput: an unknown precision.
         """
-        config = json.loads((files.path / "config.json").read_text(encoding="utf-8"))
-        n_labels = len(config.get("id2label") or range(2))
-        if n_labels != 1:
-            raise ModelError(
-                f"{files.name} gives {n_labels} labels a pair; a reranker gives one score. "
-                "Choose a cross-encoder trained for ranking, such as cross-encoder/ms-marco-MiniLM-L6-v2"
-            )
-        self._files = files
+        super().__init__(files)
         self._precision = choose_precision(precision)
-        self._activate = bert_graph.score_activation(config)
-        self._tokenizer = load_tokenizer(files)
-        self._tokenizer.enable_truncation(files.max_tokens, strategy="longest_first")
+        self._activate = bert_graph.score_activation(self._config)
         self._lock = threading.Lock()
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self._files.name
 
     @functools.cached_property
     def _graph(self) -> _CompiledGraph:
         build = functools.partial(bert_graph.build_cross_encoder, self._files.path, int8=self._precision == "int8")
         return _CompiledGraph(self._files, "cross", build, self._precision)
 
-    def score(self, query: str, texts: Sequence[str]) -> FloatArray:
-        """float32 (n,) scores in the order given, in the model's own range; larger is better."""
-        if not texts:
-            return np.empty(0, dtype=np.float32)
+    def _scores(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> FloatArray:
         with self._lock:
             graph = self._graph
-        encoded = self._tokenizer.encode_batch([(query, text) for text in texts])
-        return self._activate(graph.run([e.ids for e in encoded], [e.type_ids for e in encoded])[:, 0])
+        return self._activate(graph.run(ids, types)[:, 0])
 
 
 class _CompiledGraph:
@@ -141,16 +119,16 @@ class _CompiledGraph:
         batches = list(token_budget_batches([len(row) for row in ids], BATCH_TOKENS))
         if len(batches) == 1:
             order = batches[0]
-            rows = self._request.infer(_inputs(ids, token_types, order))[0]
-            return _placed([(order, np.array(rows))], len(ids))
+            rows = self._request.infer(model_inputs(ids, token_types, order))[0]
+            return placed([(order, np.array(rows))], len(ids))
         with self._queue_lock:
             done: list[tuple[IntArray, FloatArray]] = []
             queue = self._queue
             queue.set_callback(lambda request, order: done.append((order, np.array(request.get_output_tensor(0).data))))
             for order in batches:
-                queue.start_async(_inputs(ids, token_types, order), order)
+                queue.start_async(model_inputs(ids, token_types, order), order)
             queue.wait_all()
-        return _placed(done, len(ids))
+        return placed(done, len(ids))
 
     @property
     def _request(self) -> Any:
@@ -188,20 +166,6 @@ def n_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _inputs(ids: Any, token_types: Any, order: IntArray) -> list[IntArray]:
-    padded = pad(ids, order)
-    lengths = np.array([len(ids[i]) for i in order])
-    mask = (np.arange(padded.shape[1]) < lengths[:, np.newaxis]).astype(np.int64)
-    return [padded, mask] if token_types is None else [padded, mask, pad(token_types, order)]
-
-
-def _placed(parts: Sequence[tuple[IntArray, FloatArray]], n_rows: int) -> FloatArray:
-    rows = np.empty((n_rows, parts[0][1].shape[1]), dtype=np.float32)
-    for order, part in parts:
-        rows[order] = part
-    return rows
 
 
 def _keep_graph(folder: Path, build: Callable[[], Any]) -> None:

@@ -1,10 +1,12 @@
-"""What the runtimes of a bi-encoder share: the model's files, its tokenizer, and the limits that follow from them."""
+"""What the runtimes of a model share: its files, its tokenizer, and the limits that follow from them."""
 
 from __future__ import annotations
 
 import abc
 import functools
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from semsearch.encoders.models import ModelFiles, load_tokenizer
 from semsearch.errors import ModelError
 from semsearch.types import FloatArray, IntArray
 
-__all__ = ["TokenizedEmbedder"]
+__all__ = ["TokenizedEmbedder", "TokenizedReranker"]
 
 
 class TokenizedEmbedder(abc.ABC):
@@ -85,6 +87,44 @@ class TokenizedEmbedder(abc.ABC):
     def _rows(self, texts: Sequence[str], prompt: str) -> FloatArray:
         return self._embed(texts, prompt) if texts else np.empty((0, self.dim), dtype=np.float32)
 
+    def _token_ids(self, texts: Sequence[str], prompt: str) -> list[list[int]]:
+        """Ids of each text with the prompt before it, cut as sentence-transformers does: the last special one stays."""
+        longest = self._files.max_tokens
+        ids = [encoded.ids for encoded in self._tokenizer.encode_batch([prompt + text for text in texts])]
+        return [row if len(row) <= longest else [*row[: longest - 1], row[-1]] for row in ids]
+
     @abc.abstractmethod
     def _embed(self, texts: Sequence[str], prompt: str) -> FloatArray:
         """float32 (n, dim) unit rows of one or more texts, each with the prompt before it."""
+
+
+class TokenizedReranker(abc.ABC):
+    """A cross-encoder whose tokenizer is read at once and whose weights wait for the first pair to score."""
+
+    def __init__(self, files: ModelFiles) -> None:
+        self._config: dict[str, Any] = json.loads((files.path / "config.json").read_text(encoding="utf-8"))
+        n_labels = len(self._config.get("id2label") or range(2))
+        if n_labels != 1:
+            raise ModelError(
+                f"{files.name} gives {n_labels} labels a pair; a reranker gives one score. "
+                "Choose a cross-encoder trained for ranking, such as cross-encoder/ms-marco-MiniLM-L6-v2"
+            )
+        self._files = files
+        self._tokenizer = load_tokenizer(files)
+        self._tokenizer.enable_truncation(files.max_tokens, strategy="longest_first")
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self._files.name
+
+    def score(self, query: str, texts: Sequence[str]) -> FloatArray:
+        """float32 (n,) scores in the order given, in the model's own range; larger is better."""
+        if not texts:
+            return np.empty(0, dtype=np.float32)
+        encoded = self._tokenizer.encode_batch([(query, text) for text in texts])
+        return self._scores([e.ids for e in encoded], [e.type_ids for e in encoded])
+
+    @abc.abstractmethod
+    def _scores(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> FloatArray:
+        """float32 (n,) scores of one or more pairs, from their token ids and token types."""
