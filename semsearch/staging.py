@@ -21,9 +21,9 @@ __all__ = ["HASH_BYTES", "Stager", "clean", "document_digest"]
 
 CONTENT_VERSION = 2  # raise it when loaders or chunking give other text, so that unchanged files are read again
 MIN_CHUNK_SHARE = 0.2  # of max_tokens: sections shorter than this are joined to the next
-WINDOW_CHUNKS = 256  # encoded, written and made durable together
+WINDOW_CHUNKS = 256  # for each device: encoded, written and made durable together
 WINDOW_DOCUMENTS = 2_000
-ENCODE_CHUNKS = 64  # encoded between two reports of progress
+ENCODE_CHUNKS = 64  # for each device: encoded between two reports of progress
 HASH_BYTES = 16
 
 
@@ -74,7 +74,8 @@ class Stager:
         chunks = split(document, self._embedder.token_spans, self._lengths)
         self._window.documents.append(_Staged(document, path, chunks, [self._hash(c.text) for c in chunks]))
         self._window.n_chunks += len(chunks)
-        if self._window.n_chunks >= WINDOW_CHUNKS or len(self._window.documents) >= WINDOW_DOCUMENTS:
+        n_most = WINDOW_CHUNKS * self._embedder.n_devices
+        if self._window.n_chunks >= n_most or len(self._window.documents) >= WINDOW_DOCUMENTS:
             self.flush()
 
     def add_file(self, state: FileState) -> None:
@@ -94,8 +95,9 @@ class Stager:
         known = self._store.vector_ids(list(texts))
         new = [h for h in texts if h not in known]
         self.n_reused += window.n_chunks - len(new)
-        for first in range(0, len(new), WINDOW_CHUNKS):
-            self._encode([(h, texts[h]) for h in new[first : first + WINDOW_CHUNKS]])
+        n_most = WINDOW_CHUNKS * self._embedder.n_devices
+        for first in range(0, len(new), n_most):
+            self._encode([(h, texts[h]) for h in new[first : first + n_most]])
         known.update(self._store.vector_ids(new))
         with self._store.db.atomic():  # one commit for all of the window
             for staged in window.documents:
@@ -109,8 +111,9 @@ class Stager:
         """Encode texts, longest first so that batches are even, and keep their vectors for good."""
         ordered = sorted(texts, key=lambda item: len(item[1]), reverse=True)
         parts = []
-        for first in range(0, len(ordered), ENCODE_CHUNKS):
-            parts.append(self._embedder.embed_documents([t for _, t in ordered[first : first + ENCODE_CHUNKS]]))
+        n_most = ENCODE_CHUNKS * self._embedder.n_devices
+        for first in range(0, len(ordered), n_most):
+            parts.append(self._embedder.embed_documents([t for _, t in ordered[first : first + n_most]]))
             self.n_encoded += len(parts[-1])
             self._on_encoded()
         self._store.add_vectors([h for h, _ in ordered], np.concatenate(parts), self._embedder.fingerprint)

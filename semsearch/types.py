@@ -181,6 +181,11 @@ class Embedder(Protocol):
         """Longest text, in `token_spans`, that `embed_documents` reads to its end."""
         ...
 
+    @property
+    def n_devices(self) -> int:
+        """Devices that `embed_documents` divides its texts among; so many times more are worth handing over at once."""
+        ...
+
     def token_spans(self, texts: Sequence[str]) -> list[IntArray]:
         """Character spans (start, end) of each text's tokens, int64 (n_tokens, 2), without special ones and prompts."""
         ...

@@ -39,6 +39,11 @@ class TorchEmbedder(TokenizedEmbedder):
         super().__init__(files, precision=devices.find_precision(precision, found))
         self._copies = _Copies(files, found, self.precision, _bi_encoder)
 
+    @property
+    def n_devices(self) -> int:
+        """Devices that work side by side on one call of `embed_documents`."""
+        return len(self._copies.names)
+
     def _embed(self, texts: Sequence[str], prompt: str) -> FloatArray:
         # Some models leave the prompt out of the pooling: all of its tokens but the closing special one.
         encoded = self._tokenizer.encode(prompt)
@@ -171,7 +176,11 @@ def _taken(queue: SimpleQueue[IntArray]) -> Iterator[IntArray]:
 
 
 class _Copies:
-    """A model's replicas, loaded when there is work for them."""
+    """A model's replicas, loaded when there is work for them.
+
+    Attributes:
+        names: the devices, the first for work that needs one only.
+    """
 
     def __init__(
         self,
@@ -181,7 +190,7 @@ class _Copies:
         load: Callable[[ModelFiles, str, Any], Callable[[dict[str, Any]], Any]],
     ) -> None:
         self._files = files
-        self._names = names
+        self.names = names
         self._precision = precision
         self._load = load
         self._replicas: list[Replica] = []
@@ -189,9 +198,9 @@ class _Copies:
 
     def run(self, tokens: Tokens) -> FloatArray:
         """float32 (n, width) output rows of n texts, in their order."""
-        n_devices = devices.n_devices_for(sum(map(len, tokens.ids)), len(self._names))
+        n_devices = devices.n_devices_for(sum(map(len, tokens.ids)), len(self.names))
         with self._lock:
-            for name in self._names[len(self._replicas) : n_devices]:
+            for name in self.names[len(self._replicas) : n_devices]:
                 self._replicas.append(self._replica(name))
             rows = run_batches(self._replicas[:n_devices], tokens)
         if not np.isfinite(rows).all():

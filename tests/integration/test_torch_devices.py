@@ -108,7 +108,7 @@ def test_two_replicas_give_what_one_gives(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(devices, "find_devices", lambda device: ["cpu", "cpu"])
     embedder = TorchEmbedder(files, precision="f32")
     embedder.embed_queries(["one query"])
-    assert len(embedder._copies._replicas) == 1  # a query wakes one device only
+    assert embedder.n_devices == 2 and len(embedder._copies._replicas) == 1  # a query wakes one device only
     both, ran_on = threading.Barrier(2, timeout=60), set()
     real = Replica.run
 
