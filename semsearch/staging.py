@@ -26,7 +26,7 @@ __all__ = ["HASH_BYTES", "Stager", "clean", "document_digest"]
 
 CONTENT_VERSION = 2  # raise it when loaders or chunking give other text, so that unchanged files are read again
 MIN_CHUNK_SHARE = 0.2  # of max_tokens: sections shorter than this are joined to the next
-WINDOW_CHUNKS = 256  # encoded, written and made durable together
+WINDOW_CHUNKS = 256  # for each device: encoded, written and made durable together
 WINDOW_DOCUMENTS = 2_000
 WINDOWS_AHEAD = 2  # cut and waiting for the encoder, or being encoded: bounds the memory of a run
 REPORT_INTERVAL_S = 0.2  # between two reports of progress while the encoder is waited for
@@ -77,6 +77,7 @@ class Stager:
         self._embedder = embedder
         self.on_encoded: Callable[[], None] = lambda: None
         self._lengths = ChunkSettings(embedder.max_tokens, round(embedder.max_tokens * MIN_CHUNK_SHARE))
+        self._window_chunks = WINDOW_CHUNKS * int(getattr(embedder, "n_devices", 1))
         self._hash_key = hashlib.sha256(embedder.fingerprint.encode()).digest()[:HASH_BYTES]
         self._window = _Window()
         self._ahead: deque[_Window] = deque()
@@ -95,7 +96,7 @@ class Stager:
         chunks = split(document, self._embedder.token_spans, self._lengths)
         self._window.documents.append(_Staged(document, path, chunks, [self._hash(c.text) for c in chunks]))
         self._window.n_chunks += len(chunks)
-        if self._window.n_chunks >= WINDOW_CHUNKS or len(self._window.documents) >= WINDOW_DOCUMENTS:
+        if self._window.n_chunks >= self._window_chunks or len(self._window.documents) >= WINDOW_DOCUMENTS:
             self._send()
 
     def add_file(self, state: FileState) -> None:
@@ -124,8 +125,8 @@ class Stager:
         # Longest first, so that what is encoded together is of one length.
         new = sorted((h for h in texts if h not in known), key=lambda h: len(texts[h]), reverse=True)
         self.n_reused += window.n_chunks - len(new)
-        for first in range(0, len(new), WINDOW_CHUNKS):
-            part = new[first : first + WINDOW_CHUNKS]
+        for first in range(0, len(new), self._window_chunks):
+            part = new[first : first + self._window_chunks]
             window.parts.append((part, self._encoder.submit(self._encode, [texts[h] for h in part])))
         self._ahead.append(window)
         while len(self._ahead) > WINDOWS_AHEAD or (self._ahead and all(f.done() for _, f in self._ahead[0].parts)):

@@ -154,7 +154,12 @@ class Neighbors:
 
 
 class Embedder(Protocol):
-    """Texts to unit vectors. Documents and queries are two methods because models may prompt them differently."""
+    """Texts to unit vectors. Documents and queries are two methods because models may prompt them differently.
+
+    `embed_documents` is called from a thread of its own while `token_spans` is called from another. An encoder that
+    divides its texts among several devices may tell how many in an attribute `n_devices`; it is handed so many times
+    more at once.
+    """
 
     @property
     def name(self) -> str:

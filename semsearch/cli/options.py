@@ -37,16 +37,16 @@ device_option = click.option(
     default="auto",
     show_default=True,
     metavar="DEVICE",
-    help="Where the model runs: auto, cpu, cuda, cuda:1, mps.",
+    help="Where the model runs: auto, cpu, cuda (all GPUs), cuda:N (one), mps.",
 )
 
 
 precision_option = click.option(
     "--precision",
-    type=click.Choice(("auto", "f32", "bf16", "int8")),
+    type=click.Choice(("auto", "f32", "bf16", "f16", "int8")),
     default="auto",
     show_default="the index's own, or the quickest at full quality",
-    help="How the model computes; int8 is about twice as fast and a little less exact.",
+    help="How the model computes; int8 (CPU) is about twice as fast and a little less exact, f16 is for GPUs.",
 )
 
 

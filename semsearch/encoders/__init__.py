@@ -8,7 +8,6 @@ from pathlib import Path
 
 from semsearch.encoders.models import DEFAULT_MODEL, ModelFiles, find_model
 from semsearch.encoders.tokenized import comparable
-from semsearch.errors import InvalidInput
 from semsearch.types import Embedder, Reranker
 
 __all__ = ["DEFAULT_MODEL", "comparable", "load_embedder", "load_reranker"]
@@ -21,9 +20,10 @@ def load_embedder(model: str = DEFAULT_MODEL, *, device: str = "auto", precision
 
     Args:
         model: a hub name, `name@revision`, or a local folder.
-        device: `auto`, or a device as torch names it: `cpu`, `cuda`, `cuda:1`, `mps`.
-        precision: `auto` for full quality (bf16 where the processor computes in it, else f32), `f32`, `bf16` or `int8`;
-            all but `auto` and `f32` need OpenVINO.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`. `auto` takes GPUs before the CPU; `auto` and `cuda` encode
+            documents on all CUDA GPUs there are, `cuda:N` on one.
+        precision: `auto` for the quickest at full quality (f16 on a GPU; on a CPU bf16 where the processor has the
+            instructions, else f32), `f32`, `bf16`, `f16` (GPUs only), or `int8` (OpenVINO on a CPU only).
 
     Returns:
         An encoder with `embed_documents(texts)` and `embed_queries(texts)`, both float32 (n, dim) unit rows.
@@ -33,36 +33,36 @@ def load_embedder(model: str = DEFAULT_MODEL, *, device: str = "auto", precision
         InvalidInput: the device or the precision is unknown or missing.
     """
     files = find_model(model)
-    if _runs_on_openvino(files, device):
+    if _runs_on_openvino(files, device, precision):
         from semsearch.encoders.openvino_runtime import OpenVinoEmbedder
 
         return OpenVinoEmbedder(files, precision=precision)
-    _refuse_precision(precision)
     from semsearch.encoders.torch_runtime import TorchEmbedder
 
-    return TorchEmbedder(files, device=device)
+    return TorchEmbedder(files, device=device, precision=precision)
 
 
 def load_reranker(model: str, *, device: str = "auto", precision: str = "auto") -> Reranker:
-    """Load a cross-encoder; arguments and errors as for `load_embedder`."""
+    """Load a cross-encoder, which runs on one device; arguments and errors as for `load_embedder`."""
     files = find_model(model)
-    if _runs_on_openvino(files, device):
+    if _runs_on_openvino(files, device, precision):
         from semsearch.encoders.openvino_runtime import OpenVinoReranker
 
         return OpenVinoReranker(files, precision=precision)
-    _refuse_precision(precision)
     from semsearch.encoders.torch_runtime import TorchReranker
 
-    return TorchReranker(files, device=device)
+    return TorchReranker(files, device=device, precision=precision)
 
 
-def _runs_on_openvino(files: ModelFiles, device: str) -> bool:
-    """Whether this model is to run on the CPU, and OpenVINO is there and knows its architecture."""
+def _runs_on_openvino(files: ModelFiles, device: str, precision: str) -> bool:
+    """Whether this model is to run on the CPU, as int8 does, and OpenVINO is there and knows its architecture."""
     if find_spec("openvino") is None or device not in {"auto", "cpu"}:
         return False
     from semsearch.encoders.bert_graph import supports
 
-    return supports(files.path, files.pooling) and not (device == "auto" and _has_accelerator())
+    if not supports(files.path, files.pooling):
+        return False
+    return device == "cpu" or precision == "int8" or not _has_accelerator()
 
 
 def _has_accelerator() -> bool:
@@ -73,13 +73,6 @@ def _has_accelerator() -> bool:
         "arm64",
     ):
         return False
-    from semsearch.encoders.torch_runtime import resolve_device
+    from semsearch.encoders.devices import find_devices
 
-    return resolve_device("auto") != "cpu"
-
-
-def _refuse_precision(precision: str) -> None:
-    if precision not in {"auto", "full", "f32"}:
-        raise InvalidInput(
-            f"precision {precision!r} is OpenVINO's, and this model or device runs on torch; leave --precision out"
-        )
+    return find_devices("auto") != ["cpu"]

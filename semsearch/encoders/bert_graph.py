@@ -31,13 +31,16 @@ _FAR_BELOW = -1e4  # added to the attention scores of padding; its softmax is 0 
 
 
 def supports(folder: Path, pooling: str) -> bool:
-    """Whether a checkpoint's architecture and pooling are ones that this module writes."""
+    """Whether a checkpoint's architecture and pooling, over all tokens, are ones that this module writes."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    pooled = folder / "1_Pooling" / "config.json"
+    whole = not pooled.is_file() or json.loads(pooled.read_text(encoding="utf-8")).get("include_prompt", True)
     modules = folder / "modules.json"
     listed = json.loads(modules.read_text(encoding="utf-8")) if modules.is_file() else []
     return (
         config.get("model_type") in _FAMILY
         and pooling in {"mean", "cls"}
+        and whole
         and config.get("hidden_act", "gelu") in _ACTIVATIONS
         and config.get("position_embedding_type", "absolute") == "absolute"
         and all(str(module["type"]).rpartition(".")[2] in _MODULES for module in listed)

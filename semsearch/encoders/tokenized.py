@@ -73,6 +73,11 @@ class TokenizedEmbedder(abc.ABC):
         """Longest text read to its end, in tokens, special tokens and prompt left out."""
         return self._max_tokens
 
+    @property
+    def n_devices(self) -> int:
+        """Devices that work side by side on one call of `embed_documents`."""
+        return 1
+
     def token_spans(self, texts: Sequence[str]) -> list[IntArray]:
         """Character spans of each text's tokens, int64 (n_tokens, 2)."""
         encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)

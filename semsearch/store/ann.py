@@ -1,7 +1,12 @@
-"""Nearest neighbours by FAISS: exact inner product over all vectors. Derived from the shards, rebuilt at will."""
+"""Nearest neighbours by FAISS: exact inner product over all vectors. Derived from the shards, rebuilt at will.
+
+With faiss-gpu a large index is searched on the first GPU, from a copy of what lies in main memory. That one is what is
+saved, changed, and searched where the GPU cannot: among some ids only, or for very many neighbours.
+"""
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +18,24 @@ from semsearch.types import FloatArray, IntArray, Neighbors
 
 __all__ = ["FlatIndex"]
 
+GPU_MAX_K = 2_048  # neighbours; what FAISS can select on a GPU
+GPU_MIN_VECTORS = 100_000  # fewer take a CPU some 30 ms a query
+GPU_MIN_COMPARED = 5_000_000  # vectors; they take a CPU one to two seconds, about what CUDA needs to start and to copy
+
 
 class FlatIndex:
-    """An exact index (`IndexFlatIP` under an id map). Searching is safe from several threads."""
+    """An exact index (`IndexFlatIP` under an id map). Searching is safe from several threads.
+
+    A process that asks little never starts the GPU, and one whose GPU has no room stays on the CPU without a word: the
+    results are the same, up to the last bits of a score.
+    """
 
     kind = "flat"
 
     def __init__(self, dim: int) -> None:
         faiss = _faiss()
         self._index: Any = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
+        self._gpu = _GpuCopy()
 
     @classmethod
     def load(cls, path: Path, dim: int) -> FlatIndex:
@@ -54,25 +68,22 @@ class FlatIndex:
     def remove(self, ids: IntArray) -> None:
         """Take vectors out by int64 (n,) ids."""
         if len(ids):
+            self._gpu = _GpuCopy()
             self._index.remove_ids(np.ascontiguousarray(ids, dtype=np.int64))
 
     def add(self, ids: IntArray, vectors: FloatArray) -> None:
         """Add float32 (n, dim) unit rows under int64 (n,) ids that are not in it yet."""
         if len(ids):
+            self._gpu = _GpuCopy()
             self._index.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), ids)
 
     def search(self, queries: FloatArray, k: int, allowed_ids: IntArray | None = None) -> Neighbors:
         """The k best of float32 (q, dim) queries, ties to the smaller id, among `allowed_ids` when given."""
-        faiss = _faiss()
         found = min(k, len(self))
         if found < 1:
             missing = np.full((len(queries), k), -1, dtype=np.int64)
             return Neighbors(missing, np.full(missing.shape, -np.inf, dtype=np.float32))
-        parameters = None
-        if allowed_ids is not None:
-            selector = faiss.IDSelectorBatch(np.ascontiguousarray(allowed_ids, dtype=np.int64))
-            parameters = faiss.SearchParameters(sel=selector)
-        scores, ids = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), found, params=parameters)
+        scores, ids = self._nearest(np.ascontiguousarray(queries, dtype=np.float32), found, allowed_ids)
         scores[ids < 0] = -np.inf
         order = np.lexsort((ids, -scores), axis=1)
         ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
@@ -83,6 +94,54 @@ class FlatIndex:
         """Write it durably."""
         data = _faiss().serialize_index(self._index)
         write_atomically(path, data.tofile)
+
+    def _nearest(self, queries: FloatArray, k: int, allowed_ids: IntArray | None) -> tuple[FloatArray, IntArray]:
+        """(scores, ids), each (q, k), best first; where fewer are allowed the rest has id -1."""
+        faiss, parameters = _faiss(), None
+        if allowed_ids is not None:
+            selector = faiss.IDSelectorBatch(np.ascontiguousarray(allowed_ids, dtype=np.int64))
+            parameters = faiss.SearchParameters(sel=selector)
+        elif k <= GPU_MAX_K and len(self) >= GPU_MIN_VECTORS and _has_gpu():
+            found = self._gpu.search(self._index, queries, k)
+            if found is not None:
+                return found
+        scores, ids = self._index.search(queries, k, params=parameters)
+        return scores, ids
+
+
+class _GpuCopy:
+    """A copy of an index on the first GPU, made once enough was asked for it to pay. It does not follow changes."""
+
+    def __init__(self) -> None:
+        self._n_compared = 0
+        self._resources: Any = None  # kept as long as the copy that lives on them
+        self._copy: Any = None
+        self._has_room = True
+        self._lock = threading.Lock()  # the resources are not safe to use from several threads
+
+    def search(self, index: Any, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray] | None:
+        """(scores, ids), each (q, k), or None when it does not pay yet, or the GPU has no room."""
+        faiss = _faiss()
+        with self._lock:
+            self._n_compared += len(queries) * int(index.ntotal)
+            if self._n_compared < GPU_MIN_COMPARED or not self._has_room:
+                return None
+            try:
+                if self._copy is None:
+                    self._resources = faiss.StandardGpuResources()
+                    self._copy = faiss.index_cpu_to_gpu(self._resources, 0, index)
+                scores, ids = self._copy.search(queries, k)
+            except RuntimeError:
+                self._copy = self._resources = None
+                self._has_room = False
+                return None
+            return scores, ids
+
+
+def _has_gpu() -> bool:
+    """Whether this is faiss-gpu, which alone has this class, with a GPU to use."""
+    faiss = _faiss()
+    return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
 
 def _faiss() -> Any:

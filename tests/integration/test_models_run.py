@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from semsearch.encoders.tokenized import TokenizedEmbedder
 from semsearch.encoders.torch_runtime import TorchEmbedder, TorchReranker
 from semsearch.errors import IndexIncompatible, InvalidInput, ModelError
 from semsearch.store.info import inspect_index
+from semsearch.types import Reranker
 from tests.checkpoints import write_bi_encoder, write_cross_encoder
 
 TEXTS = ["The river runs past a stone.", "cloud", "a stone, a cloud? " * 3, "Undo the last commit.", "上传文件"]
@@ -30,7 +33,10 @@ PASSAGES = {
 }
 
 
-RUNTIMES = {"openvino": OpenVinoEmbedder, "torch": TorchEmbedder}
+RUNTIMES = {
+    "openvino": functools.partial(OpenVinoEmbedder, precision="f32"),
+    "torch": functools.partial(TorchEmbedder, precision="f32"),
+}
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -64,12 +70,12 @@ def test_vectors_are_those_of_sentence_transformers(
 @pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
 @pytest.mark.parametrize("activation", [None, "torch.nn.modules.linear.Identity"])
 def test_a_cross_encoder_scores_pairs_as_sentence_transformers_does(
-    tmp_path: Path, runtime: type, family: str, activation: str | None
+    tmp_path: Path, runtime: Callable[..., Reranker], family: str, activation: str | None
 ) -> None:
     from sentence_transformers import CrossEncoder
 
     folder = write_cross_encoder(tmp_path / "c", family=family, activation=activation)
-    ours, theirs = runtime(find_model(str(folder))), CrossEncoder(str(folder), device="cpu")
+    ours, theirs = runtime(find_model(str(folder)), precision="f32"), CrossEncoder(str(folder), device="cpu")
     texts = [*TEXTS, "a river and a stone. " * 30]
     scores = ours.score("river?", texts)
     assert scores.dtype == np.float32 and ours.score("river?", []).shape == (0,)
@@ -132,6 +138,8 @@ def test_without_openvino_torch_does_the_work(monkeypatch: pytest.MonkeyPatch) -
     assert isinstance(load_embedder(), TorchEmbedder)
     with pytest.raises(InvalidInput, match="'int8' is OpenVINO's"):
         load_embedder(precision="int8")
+    with pytest.raises(InvalidInput, match="'f16' is for GPUs"):
+        load_embedder(precision="f16")
 
 
 def test_a_query_imports_no_torch(own_folder: Path) -> None:
@@ -164,10 +172,11 @@ def test_models_that_cannot_do_the_work_are_refused(tmp_path: Path, runtime: str
 def test_minilm_finds_by_meaning_with_exact_scores() -> None:
     from sentence_transformers import SentenceTransformer
 
-    build_index([Document(i, t) for i, t in PASSAGES.items()])
+    ours = load_embedder(precision="f32")
+    build_index([Document(i, t) for i, t in PASSAGES.items()], embedder=ours)
     theirs = SentenceTransformer(str(find_model().path), device="cpu")
     rows = theirs.encode(list(PASSAGES.values()), normalize_embeddings=True)
-    with Searcher.open() as searcher:
+    with Searcher.open(embedder=ours) as searcher:
         for query, answer in (
             ("put away uncommitted work", "stash"),
             ("who wrote this line", "blame"),

@@ -260,6 +260,22 @@ def test_readers_keep_their_state_and_move_on(docs: Path, toy: ToyEmbedder) -> N
         assert all("wheel" not in h.document.source for h in searcher.search("wheel", k=20))
 
 
+def test_several_devices_are_handed_so_many_times_more_at_once(
+    docs: Path, toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semsearch.staging.WINDOW_CHUNKS", 4)
+    largest = []
+    for n_devices in (1, 3):
+        sizes: list[int] = []
+        monkeypatch.setattr(
+            toy, "embed_documents", lambda texts, sizes=sizes: sizes.append(len(texts)) or toy.embed_queries(texts)
+        )
+        monkeypatch.setattr(toy, "n_devices", n_devices, raising=False)
+        assert index(docs, toy, index=f"on-{n_devices}").chunks.encoded == sum(sizes) > 20
+        largest.append(max(sizes))
+    assert largest == [4, 12]
+
+
 class Killed(BaseException):
     """Stands for the process being gone: nothing may catch it."""
 

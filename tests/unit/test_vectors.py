@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from semsearch.errors import IndexCorrupt, IndexLocked, InvalidInput
+from semsearch.store import ann
 from semsearch.store.ann import FlatIndex
 from semsearch.store.files import index_path, write_atomically, writer_lock
 from semsearch.store.vectors import ShardReader, remove_unnamed, write_shard
@@ -84,6 +89,118 @@ def test_saved_index_answers_the_same(built: tuple[IntArray, FloatArray, FlatInd
     again, query = FlatIndex.load(tmp_path / "a.faiss", DIM), unit_rows(3, seed=4)
     assert len(again) == len(index)
     assert again.search(query, 9).ids.tolist() == index.search(query, 9).ids.tolist()
+
+
+class OneGpu:
+    """Stands in for faiss-gpu's functions: an index with the limits of one on a GPU and its own order of ties."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, has_room: bool = True) -> None:
+        import faiss
+
+        self.n_copies = 0
+        self.n_searches = 0
+        self.has_room = has_room
+        self._busy = threading.Lock()
+        monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+        monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+        monkeypatch.setattr(faiss, "index_cpu_to_gpu", self._copied, raising=False)
+        monkeypatch.setattr(ann, "GPU_MIN_VECTORS", 100)
+        monkeypatch.setattr(ann, "GPU_MIN_COMPARED", 2_000)
+
+    def _copied(self, resources: object, device: int, index: Any) -> OneGpu:
+        import faiss
+
+        if not self.has_room:
+            raise RuntimeError("Error in void faiss::gpu::StandardGpuResourcesImpl::allocMemory: out of memory")
+        assert device == 0
+        self.n_copies += 1
+        self._index = faiss.clone_index(index)
+        return self
+
+    def search(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        assert k <= 2_048 and self._busy.acquire(blocking=False)
+        self.n_searches += 1
+        scores, ids = self._index.search(queries, k)
+        time.sleep(0.001)  # lets another thread come in
+        self._busy.release()
+        order = np.lexsort((-ids, -scores), axis=1)
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
+
+
+def test_a_gpu_gives_what_the_cpu_gives(
+    built: tuple[IntArray, FloatArray, FlatIndex], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ids, rows, index = built
+    index.add(np.array([1, 9_000], dtype=np.int64), rows[[3, 3]])  # ties
+    ids, rows = np.append(ids, [1, 9_000]), np.concatenate((rows, rows[[3, 3]]))
+    queries = np.concatenate((unit_rows(20, seed=1), rows[[3]]))
+    on_cpu = index.search(queries, 10)
+    gpu = OneGpu(monkeypatch)
+    on_gpu = index.search(queries, 10)
+    assert (gpu.n_copies, gpu.n_searches) == (1, 1)
+    assert np.array_equal(on_gpu.ids, on_cpu.ids) and np.allclose(on_gpu.scores, on_cpu.scores, atol=1e-6)
+    for i, query in enumerate(queries):
+        expected = exact(ids, rows, query, 10)
+        assert on_gpu.ids[i].tolist() == [e[0] for e in expected]
+        assert on_gpu.scores[i] == pytest.approx([e[1] for e in expected], abs=1e-6)
+    index.save(tmp_path / "a.faiss")  # the CPU's
+    assert FlatIndex.load(tmp_path / "a.faiss", DIM).search(queries, 10).ids.tolist() == on_cpu.ids.tolist()
+
+
+def test_what_a_gpu_cannot_do_is_done_on_the_cpu(
+    built: tuple[IntArray, FloatArray, FlatIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, rows, index = built
+    gpu, queries = OneGpu(monkeypatch), unit_rows(20, seed=1)
+    assert index.search(queries, 5, ids[::7]).ids[0].tolist() == [
+        e[0] for e in exact(ids[::7], rows[::7], queries[0], 5)
+    ]
+    index.add(np.arange(10_000, 12_500, dtype=np.int64), unit_rows(2_500, seed=3))
+    assert (index.search(queries, 2_500).ids >= 0).all() and gpu.n_copies == 0
+    assert (index.search(queries, 2_048).ids >= 0).all() and gpu.n_searches == 1
+
+
+def test_the_gpu_waits_until_it_pays_and_forgets_what_changed(
+    built: tuple[IntArray, FloatArray, FlatIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, rows, index = built
+    gpu, query = OneGpu(monkeypatch), unit_rows(1, seed=2)
+    for n_copies in (0, 0, 0, 1, 1):  # 2,000 vectors are compared with the fourth query
+        index.search(query, 3)
+        assert gpu.n_copies == n_copies
+    best = index.search(query, 1).ids[0]
+    index.remove(best)
+    for _ in range(5):
+        assert index.search(query, 1).ids[0].tolist() == [exact(ids[ids != best], rows[ids != best], query[0], 1)[0][0]]
+    index.add(np.array([5], dtype=np.int64), query)
+    assert [index.search(query, 1).ids[0, 0] for _ in range(5)] == [5] * 5 and gpu.n_copies == 3
+    index.remove(ids[50:])
+    n_searches = gpu.n_searches
+    assert index.search(unit_rows(2_000), 1).ids[0, 0] == ids[0] and gpu.n_searches == n_searches  # too few vectors
+
+
+def test_a_gpu_without_room_is_left_alone(
+    built: tuple[IntArray, FloatArray, FlatIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, rows, index = built
+    gpu, queries = OneGpu(monkeypatch, has_room=False), unit_rows(20, seed=1)
+    for _ in range(2):
+        assert index.search(queries, 3).ids[0].tolist() == [e[0] for e in exact(ids, rows, queries[0], 3)]
+    gpu.has_room = True
+    index.search(queries, 3)
+    assert gpu.n_copies == 0
+
+
+def test_threads_take_turns_on_a_gpu(
+    built: tuple[IntArray, FloatArray, FlatIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, index = built
+    queries = unit_rows(20, seed=1)
+    expected = index.search(queries, 10).ids
+    gpu = OneGpu(monkeypatch)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: index.search(queries, 10).ids, range(40)))
+    assert all(np.array_equal(ids, expected) for ids in found) and (gpu.n_copies, gpu.n_searches) == (1, 40)
 
 
 def test_damaged_or_foreign_faiss_file_is_refused(tmp_path: Path) -> None:
