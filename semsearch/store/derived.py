@@ -70,7 +70,7 @@ class Derived:
         done: dict[str, Any] = meta.get("ann") or {}
         if done and meta["model"]["fingerprint"] == model["fingerprint"]:
             with contextlib.suppress(IndexCorrupt, FileNotFoundError):
-                index = FlatIndex.load(self.path / done["file"], model["dim"])
+                index = FlatIndex.load(self.path / done["file"], model["dim"], to_change=True)
                 if np.array_equal(np.sort(index.ids), np.sort(live)):
                     return done
         index.remove(np.setdiff1d(index.ids, live))
