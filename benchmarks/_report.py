@@ -8,7 +8,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("semsearch", "torch", "sentence-transformers", "faiss-cpu", "faiss-gpu", "tantivy", "numpy")
+PACKAGES = (
+    "semsearch",
+    "torch",
+    "sentence-transformers",
+    "openvino",
+    "txtai",
+    "faiss-cpu",
+    "faiss-gpu",
+    "tantivy",
+    "numpy",
+)
 
 
 def machine() -> dict[str, object]:
@@ -30,13 +40,13 @@ def machine() -> dict[str, object]:
     return {"cpu": cpu, "cores": n_cores, "python": platform.python_version(), "versions": versions}
 
 
-def write(name: str, rows: list[dict[str, object]]) -> None:
-    """Print rows as a table and keep them as `results/<name>.json`."""
+def write(name: str, rows: list[dict[str, object]], **facts: object) -> None:
+    """Print rows as a table and keep them, with facts about all of them, as `results/<name>.json`."""
     here = machine()
-    columns = list(rows[0])
-    print(f"{here['cpu']}, {here['cores']} cores, {here['versions']}")
+    print(f"{here['cpu']}, {here['cores']} cores, {here['versions']}, {facts}")
+    columns = [c for c, value in rows[0].items() if not isinstance(value, dict)]
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for row in rows:
-        print("| " + " | ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()) + " |")
+        print("| " + " | ".join(f"{v:.3f}" if isinstance(v := row[c], float) else str(v) for c in columns) + " |")
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": here, "rows": rows}, indent=1) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": here, **facts, "rows": rows}, indent=1) + "\n")

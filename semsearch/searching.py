@@ -6,6 +6,7 @@ import bisect
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from semsearch.chunking import split_sentences
 from semsearch.encoders import comparable, load_embedder, load_reranker
-from semsearch.errors import IndexCorrupt, IndexIncompatible, InvalidInput
+from semsearch.errors import IndexCorrupt, IndexIncompatible, InvalidInput, SemsearchError
 from semsearch.ranking.fusion import dense_weight, fuse, limit_per_document, ranked
 from semsearch.store.ann import FlatIndex
 from semsearch.store.files import index_path
@@ -63,7 +64,8 @@ class Searcher:
         self._device = device
         self._embedder = embedder
         self._reranker = reranker
-        self._lock = threading.RLock()
+        self._model_lock = threading.Lock()
+        self._parts_lock = threading.Lock()
         self._parts: _Parts | None = None
 
     @classmethod
@@ -150,7 +152,7 @@ class Searcher:
         text = storable(text)
         if not text.strip():
             return []
-        vector, weight = (None, 0.0) if mode == "lexical" else self._encode(text, mode)
+        vector, weight = (None, 0.0) if mode == "lexical" else self._encode_and_open(text, mode)
         depth = max(k, RERANK_DEPTH) if rerank else k
         with self._state() as parts:
             n_first = max(CANDIDATES, depth)
@@ -230,12 +232,24 @@ class Searcher:
         if self._embedder is None:  # the store's lock is never taken under this one: a search holds both, in that order
             with self._store.snapshot() as meta:
                 model = meta["model"]
-        with self._lock:
+        with self._model_lock:
             if self._embedder is None:
                 embedder = load_embedder(model["name"], device=self._device, precision="full")
                 _check_model(model, embedder, self.path)
                 self._embedder = embedder
             return self._embedder
+
+    def _encode_and_open(self, text: str, mode: str) -> tuple[FloatArray, float]:
+        """What `_encode` gives; the first search opens the files of the index meanwhile."""
+        if self._parts is not None:
+            return self._encode(text, mode)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(self._open_ahead)
+            return self._encode(text, mode)
+
+    def _open_ahead(self) -> None:
+        with contextlib.suppress(SemsearchError), self._state():  # what is wrong is said by the search itself
+            pass
 
     def _encode(self, text: str, mode: str) -> tuple[FloatArray, float]:
         """Unit query vector (dim,) and the weight of the dense leg; a long query is the mean of its pieces."""
@@ -263,7 +277,7 @@ class Searcher:
             yield parts
 
     def _parts_of(self, meta: Mapping[str, Any]) -> _Parts:
-        with self._lock:
+        with self._parts_lock:
             if self._parts is None or self._parts.generation != meta["generation"]:
                 self._parts = self._open_parts(meta)
             return self._parts

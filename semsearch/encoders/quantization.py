@@ -24,7 +24,8 @@ MIN_COSINE = 0.998  # mean over sample texts; below it fixed ranges are given up
 LEVELS = 127  # of a signed 8-bit value, zero apart
 SMOOTHING = 0.7  # share of an input channel's width that moves into the weights: 0 none, 1 all
 SMOOTHING_ATTENDED = 0.5  # the same for attention's output, whose channels differ less
-N_OUTLIERS = 32  # neurons of each feed-forward layer that are left in full precision
+N_OUTLIERS = 16  # neurons of a feed-forward layer that are left in full precision: as many as a vector register holds
+OUTLIER_RATIO = 4  # how far the widest of them must stand out from the next after them
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +113,17 @@ class _FixedInt8(BertGraph):
         inner = self._ranges[down]
         weight = np.maximum(inner.high - inner.mean, inner.mean - inner.low) * np.abs(out_rows).max(axis=0)
         order = np.argsort(-weight, kind="stable")
-        n_outliers = min(N_OUTLIERS, len(order) // 2)
-        far, near = np.sort(order[:n_outliers]), np.sort(order[n_outliers:])
-        beside = self.gelu(op.add(op.matmul(x, op.constant(rows[far]), False, True), op.constant(bias[far])))
-        beside = op.matmul(beside, op.constant(np.ascontiguousarray(out_rows[:, far])), False, True)
+        stands_out = len(order) > 2 * N_OUTLIERS and weight[order[0]] > OUTLIER_RATIO * weight[order[N_OUTLIERS]]
+        far, near = (np.sort(part) for part in np.split(order, [N_OUTLIERS if stands_out else 0]))
         rounded, grid = self._round(x, self._ranges[up], rows[near], SMOOTHING)
         hidden = self.gelu(grid.product(rounded, rows[near], bias[near]))
         kept = InputRange(inner.low[near], inner.high[near], inner.mean[near])
         rounded, grid = self._round(hidden, kept, out_rows[:, near], SMOOTHING)
-        return op.add(grid.product(rounded, out_rows[:, near], out_bias), beside)
+        product = grid.product(rounded, out_rows[:, near], out_bias)
+        if not len(far):
+            return product
+        beside = self.gelu(op.add(op.matmul(x, op.constant(rows[far]), False, True), op.constant(bias[far])))
+        return op.add(product, op.matmul(beside, op.constant(np.ascontiguousarray(out_rows[:, far])), False, True))
 
     def _parameters(self, name: str) -> tuple[FloatArray, FloatArray]:
         return self.array(f"{name}.weight"), self.array(f"{name}.bias")

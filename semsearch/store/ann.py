@@ -1,7 +1,7 @@
 """Nearest neighbours by FAISS: the inner product with every vector. Derived from the shards, rebuilt at will.
 
-The vectors in it are f16, which halves what a search has to read, and all its time goes into reading. Scores are right to
-some 1e-4; who needs them exact takes the vectors of what was found from the shards.
+The vectors in it are f16, which halves what a search has to read, and all its time goes into reading. Scores are right
+to some 1e-4; who needs them exact takes the vectors of what was found from the shards.
 
 With faiss-gpu a large index is searched on the first GPU, from a copy of what lies in main memory. That one is what is
 saved, changed, and searched where the GPU cannot: among some ids only, or for very many neighbours.

@@ -1,0 +1,114 @@
+"""A warm query on 100,000 passages: milliseconds by stage.
+
+The passages are those of the documents under SEMSEARCH_SHARED, or of the project's own files, over and over with a
+number added and their vectors moved a little, so that building the index takes minutes and not hours. It is kept.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import _quality
+import _report
+import numpy as np
+
+from semsearch import Document, Searcher, build_index, load_embedder
+from semsearch.types import FloatArray
+
+N_CHUNKS = 100_000
+ROUNDS = 5
+NOISE = 0.03  # of each component, of a unit vector
+PROJECT = Path(__file__).parents[1]
+CACHE = PROJECT / "benchmarks" / "cache"
+QUESTIONS = (
+    "how do I undo the last commit but keep my changes",
+    "declare a dependency with default values",
+    "which processes may read a database while another writes",
+    "upload a file",
+    "difference between a shallow and a deep copy of a list of lists",
+    "package manager asks which configuration file to keep",
+    "convert a date to seconds since the epoch",
+    "why does my regular expression match nothing",
+    "run a shell script at every login",
+    "error 13",
+)
+
+
+class Moved:
+    """The default encoder, but for documents whose text begins with a number: they get a known vector, moved."""
+
+    def __init__(self, vectors: FloatArray) -> None:
+        self._real = load_embedder()
+        self._vectors = vectors
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def embed_documents(self, texts: list[str]) -> FloatArray:
+        numbers = [int(text.partition(" ")[0]) for text in texts]
+        rows = self._vectors[[n % len(self._vectors) for n in numbers]]
+        noise = np.random.default_rng(numbers[0]).standard_normal(rows.shape)
+        rows = rows + NOISE * noise.astype(np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def build(index: Path) -> None:
+    data = _quality.shared_data()
+    few = CACHE / "startup-index"
+    build_index(data / "docs" if data else PROJECT / "semsearch", index=few)
+    with Searcher.open(few) as searcher:
+        hits = searcher.search("a", k=10_000, mode="dense", per_document=0)
+    texts = [hit.chunk.text[:700] for hit in hits]
+    vectors = load_embedder().embed_documents(texts[:4_000])
+
+    def documents() -> Iterator[Document]:
+        for i in range(N_CHUNKS):
+            yield Document(id=f"{i}", text=f"{i} {texts[i % len(vectors)]}", title=f"Passage {i}")
+
+    build_index(documents(), index=index, embedder=Moved(vectors))
+
+
+def timed(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3
+
+
+def main() -> None:
+    index = CACHE / "query-index"
+    if not (index / "store.db").exists():
+        build(index)
+    stages: dict[str, list[float]] = {}
+    with Searcher.open(index) as searcher:
+        for question in QUESTIONS:
+            searcher.search(question)  # warms up
+        n_chunks = searcher._store.count_chunks()[0]
+        for question in QUESTIONS * ROUNDS:
+            vector, _ = searcher._encode(question, "dense")
+            with searcher._state() as parts:
+                near = parts.ann.search(vector[np.newaxis], 100).ids[0].tolist()
+                chunks = [place[0] for place in searcher._store.chunks_of_vectors(near)[:10]]
+                calls = {
+                    "encode": lambda q=question: searcher._encode(q, "dense"),
+                    "nearest 100 (FAISS)": lambda p=parts, v=vector: p.ann.search(v[np.newaxis], 100),
+                    "best 100 (BM25)": lambda p=parts, q=question: p.lexical.search(q, 100),
+                    "hydrate 10": lambda c=chunks: searcher._store.hydrate(c),
+                }
+                for name, call in calls.items():
+                    stages.setdefault(name, []).append(timed(call))
+            for mode in ("dense", "lexical", "hybrid"):
+                took = timed(lambda q=question, m=mode: searcher.search(q, mode=m))
+                stages.setdefault(f"whole query, {mode}", []).append(took)
+    rows: list[dict[str, object]] = [
+        {"stage": name, "p50 ms": statistics.median(ms), "p95 ms": float(np.percentile(ms, 95))}
+        for name, ms in stages.items()
+    ]
+    _report.write("query", rows, chunks=n_chunks)
+
+
+if __name__ == "__main__":
+    main()
