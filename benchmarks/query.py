@@ -20,6 +20,7 @@ from semsearch import Document, Searcher, build_index, load_embedder
 from semsearch.types import FloatArray
 
 N_CHUNKS = 100_000
+N_TEXTS = 4_000
 ROUNDS = 5
 NOISE = 0.03  # of each component, of a unit vector
 PROJECT = Path(__file__).parents[1]
@@ -62,8 +63,11 @@ def build(index: Path) -> None:
     build_index(data / "docs" if data else PROJECT / "semsearch", index=few)
     with Searcher.open(few) as searcher:
         hits = searcher.search("a", k=10_000, mode="dense", per_document=0)
-    texts = [hit.chunk.text[:700] for hit in hits]
-    vectors = load_embedder().embed_documents(texts[:4_000])
+    embedder = load_embedder()
+    texts = [hit.chunk.text for hit in hits[:N_TEXTS]]
+    lengths = [len(spans) for spans in embedder.token_spans(texts)]
+    texts = [t for t, n in zip(texts, lengths, strict=True) if n < embedder.max_tokens - 20]  # stay one chunk
+    vectors = embedder.embed_documents(texts)
 
     def documents() -> Iterator[Document]:
         for i in range(N_CHUNKS):
@@ -88,12 +92,12 @@ def main() -> None:
             searcher.search(question)  # warms up
         n_chunks = searcher._store.count_chunks()[0]
         for question in QUESTIONS * ROUNDS:
-            vector, _ = searcher._encode(question, "dense")
+            vector = searcher._encode(question)
             with searcher._state() as parts:
                 near = parts.ann.search(vector[np.newaxis], 100).ids[0].tolist()
                 chunks = [place[0] for place in searcher._store.chunks_of_vectors(near)[:10]]
                 calls = {
-                    "encode": lambda q=question: searcher._encode(q, "dense"),
+                    "encode": lambda q=question: searcher._encode(q),
                     "nearest 100 (FAISS)": lambda p=parts, v=vector: p.ann.search(v[np.newaxis], 100),
                     "best 100 (BM25)": lambda p=parts, q=question: p.lexical.search(q, 100),
                     "hydrate 10": lambda c=chunks: searcher._store.hydrate(c),

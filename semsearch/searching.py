@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -152,7 +153,8 @@ class Searcher:
         text = storable(text)
         if not text.strip():
             return []
-        vector, weight = (None, 0.0) if mode == "lexical" else self._encode_and_open(text, mode)
+        vector = None if mode == "lexical" else self._encode_and_open(text)
+        weight = self._weight(text) if mode == "hybrid" else 0.0
         depth = max(k, RERANK_DEPTH) if rerank else k
         with self._state() as parts:
             n_first = max(CANDIDATES, depth)
@@ -191,29 +193,38 @@ class Searcher:
             for text in texts
         ]
 
-    def highlight(self, text: str, hit: Hit) -> Highlight:
-        """Point at the sentence of a hit's passage that is nearest to the query, and at the query's words in it.
+    def highlight(self, text: str, hits: Sequence[Hit]) -> list[Highlight]:
+        """Point at the sentence of each hit's passage that is nearest to the query, and at the query's words in it.
 
         Raises:
             ModelError: the index's model cannot be found or run.
         """
-        passage = hit.chunk.text
         with self._state() as parts:
             analyzer = parts.lexical.analyzer
-        words = analyzer.matches(passage, analyzer.query_terms(text))
-        sentences = split_sentences(passage) or [(0, len(passage))]
-        if len(sentences) == 1:
-            return Highlight(sentences[0], tuple(words))
-        counts = [sum(start <= w[0] < end for w in words) for start, end in sentences]
-        lexical = {i: float(n) for i, n in enumerate(counts) if n}
-        dense: dict[int, float] = {}
-        weight = 0.0
-        if hit.scores.dense is not None:
-            vector, weight = self._encode(text, "hybrid")
-            rows = self._model().embed_documents([passage[start:end] for start, end in sentences])
-            dense = dict(enumerate((rows @ vector).tolist()))
-        best = fuse(dense, lexical, weight=weight)
-        return Highlight(sentences[best[0][0]] if best else sentences[0], tuple(words))
+        terms = analyzer.query_terms(text)
+        sentences = [split_sentences(hit.chunk.text) or [(0, len(hit.chunk.text))] for hit in hits]
+        cosines = self._sentence_cosines(text, hits, sentences)
+        found = []
+        for hit, spans, dense in zip(hits, sentences, cosines, strict=True):
+            words = analyzer.matches(hit.chunk.text, terms)
+            counts = [sum(start <= word[0] < end for word in words) for start, end in spans]
+            lexical = {i: float(n) for i, n in enumerate(counts) if n}
+            best = fuse(dense, lexical, weight=self._weight(text) if dense else 0.0)
+            found.append(Highlight(spans[best[0][0]] if best else spans[0], tuple(words)))
+        return found
+
+    def _sentence_cosines(
+        self, text: str, hits: Sequence[Hit], sentences: Sequence[list[tuple[int, int]]]
+    ) -> list[dict[int, float]]:
+        """Cosine of the query and each sentence, hit by hit; none where there is no choice, or no meaning was used."""
+        asked = [i for i, hit in enumerate(hits) if hit.scores.dense is not None and len(sentences[i]) > 1]
+        found: list[dict[int, float]] = [{} for _ in hits]
+        if asked:
+            texts = [hits[i].chunk.text[start:end] for i in asked for start, end in sentences[i]]
+            scores = iter((self._model().embed_documents(texts) @ self._encode(text)).tolist())
+            for i in asked:
+                found[i] = dict(enumerate(itertools.islice(scores, len(sentences[i]))))
+        return found
 
     def _check(self, k: int, mode: str, rerank: bool, per_document: int, context: int) -> None:
         if not 1 <= k <= MAX_K:
@@ -239,27 +250,30 @@ class Searcher:
                 self._embedder = embedder
             return self._embedder
 
-    def _encode_and_open(self, text: str, mode: str) -> tuple[FloatArray, float]:
+    def _encode_and_open(self, text: str) -> FloatArray:
         """What `_encode` gives; the first search opens the files of the index meanwhile."""
         if self._parts is not None:
-            return self._encode(text, mode)
+            return self._encode(text)
         with ThreadPoolExecutor(1) as pool:
             pool.submit(self._open_ahead)
-            return self._encode(text, mode)
+            return self._encode(text)
 
     def _open_ahead(self) -> None:
         with contextlib.suppress(SemsearchError), self._state():  # what is wrong is said by the search itself
             pass
 
-    def _encode(self, text: str, mode: str) -> tuple[FloatArray, float]:
-        """Unit query vector (dim,) and the weight of the dense leg; a long query is the mean of its pieces."""
+    def _encode(self, text: str) -> FloatArray:
+        """Unit query vector (dim,); that of a long query is the mean of its pieces."""
         embedder = self._model()
         spans = embedder.token_spans([text])[0]
         n = embedder.max_tokens
         pieces = [text[int(spans[i, 0]) : int(spans[i : i + n][-1, 1])] for i in range(0, len(spans), n)] or [text]
         vector = embedder.embed_queries(pieces).mean(axis=0)
-        weight = 1.0 if mode == "dense" else dense_weight(embedder.unknown_share(text))
-        return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32), weight
+        return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32)
+
+    def _weight(self, text: str) -> float:
+        """Weight of the dense leg in a hybrid ranking."""
+        return dense_weight(self._model().unknown_share(text))
 
     @contextlib.contextmanager
     def _state(self) -> Iterator[_Parts]:

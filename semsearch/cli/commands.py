@@ -182,7 +182,7 @@ def query(
         if as_json:
             echo_json(query_answer(text, searcher.path, mode, elapsed_ms, hits))
         elif hits:
-            render.hits(hits, lambda hit: searcher.highlight(text, hit), whole=context > 0)
+            render.hits(hits, lambda found: searcher.highlight(text, found), whole=context > 0)
         else:
             click.echo(f"semsearch: no passage found in {clean(str(searcher.path))}", err=True)
     click.get_current_context().exit(FOUND if hits else NONE_FOUND)

@@ -9,7 +9,7 @@ from importlib import metadata
 
 __all__ = ["Installation", "describe_installation"]
 
-DISTRIBUTIONS = ("semsearch", "torch", "sentence-transformers", "faiss-cpu", "faiss-gpu", "tantivy")
+DISTRIBUTIONS = ("semsearch", "torch", "sentence-transformers", "openvino", "faiss-cpu", "faiss-gpu", "tantivy")
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def _print(console: Console, *parts: str | tuple[str, str]) -> None:
     console.print(Text.assemble(*parts), soft_wrap=True)
 
 
-def hits(found: Sequence[Hit], highlight: Callable[[Hit], Highlight], *, whole: bool) -> None:
+def hits(found: Sequence[Hit], highlight: Callable[[Sequence[Hit]], list[Highlight]], *, whole: bool) -> None:
     """Print hits, best first.
 
     Args:
@@ -65,13 +65,14 @@ def hits(found: Sequence[Hit], highlight: Callable[[Hit], Highlight], *, whole: 
         whole: show passages in full, however long.
     """
     console = open_console()
-    for hit in found:
+    marks = highlight(found) if console.is_terminal else [None] * len(found)
+    for hit, mark in zip(found, marks, strict=True):
         _print(console, *_head(hit))
         heading = clean_line(hit.chunk.heading or hit.document.title)
         if heading:
             _print(console, INDENT, (heading, "italic dim"))
-        if console.is_terminal:
-            passage = _wrapped(console, _emphasised(hit.chunk.text, highlight(hit)))
+        if mark is not None:
+            passage = _wrapped(console, _emphasised(hit.chunk.text, mark))
             lines = passage if whole else _around_sentence(passage)
         else:
             lines = [Text(line) for line in clean(hit.chunk.text).split("\n")]

@@ -189,7 +189,7 @@ def test_minilm_finds_by_meaning_with_exact_scores() -> None:
             assert [h.document.id for h in hits] == [list(PASSAGES)[i] for i in order]
             assert [h.score for h in hits] == pytest.approx(scores[order].tolist(), abs=1e-4)
             assert hits[0].document.id == answer
-            mark = searcher.highlight(query, hits[0])
+            mark = searcher.highlight(query, hits[:1])[0]
             assert 0 <= mark.sentence[0] < mark.sentence[1] <= len(hits[0].chunk.text)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from semsearch.staging import WINDOWS_AHEAD
 from semsearch.store.files import writer_lock
 from semsearch.store.info import inspect_index, list_files
 from semsearch.store.metadata import Store
+from semsearch.types import FloatArray
 from tests.toy import ToyEmbedder
 
 PAGE = "# {0}\n\nAll about {0}.\n\n" + "\n\n".join(
@@ -258,6 +260,36 @@ def test_readers_keep_their_state_and_move_on(docs: Path, toy: ToyEmbedder) -> N
         index(docs, toy)
         assert searcher.search("saddle horse", k=1)[0].document.source.endswith("saddle.md")
         assert all("wheel" not in h.document.source for h in searcher.search("wheel", k=20))
+
+
+def test_reading_goes_on_while_passages_are_encoded(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semsearch.staging.WINDOW_CHUNKS", 10)
+    is_read = threading.Event()
+    threads = set()
+
+    def encode(texts: list[str]) -> FloatArray:
+        threads.add(threading.get_ident())
+        assert is_read.wait(30), "the second window was not read while the first was being encoded"
+        return toy.embed_queries(texts)
+
+    def stream() -> Iterator[Document]:
+        for i in range(40):
+            if i == 15:
+                is_read.set()
+            yield Document(str(i), f"text number {i}")
+
+    monkeypatch.setattr(toy, "embed_documents", encode)
+    told: list[int] = []
+    report = build_index(stream(), embedder=toy, progress=lambda p: told.append(threading.get_ident()))
+    assert report.chunks.encoded == 40
+    assert len(threads) == 1 and set(told) == {threading.get_ident()} != threads  # progress is told in one's own thread
+
+
+def test_texts_in_windows_that_wait_are_encoded_once(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semsearch.staging.WINDOW_CHUNKS", 5)
+    documents = [Document(str(i), f"text number {i % 7}") for i in range(50)]
+    chunks = index(documents, toy).chunks
+    assert (chunks.encoded, chunks.reused, chunks.total) == (7, 43, 50) and toy.n_encoded == 7
 
 
 def test_several_devices_are_handed_so_many_times_more_at_once(

@@ -22,7 +22,7 @@ proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /p
 
 
 def slow_to_parse(path: Path) -> Path:
-    """A file whose loading takes many seconds on any machine: thousands of nested tables, each row looked through for inner ones."""
+    """A file whose loading takes many seconds on any machine: nested tables, each row looked through for inner ones."""
     return write(path, "<table><tr><td>" * 300_000 + "x")
 
 

@@ -113,7 +113,7 @@ def test_highlight_points_at_sentence_and_words(toy: ToyEmbedder) -> None:
     with Searcher.open(embedder=toy) as searcher:
         for mode in ("hybrid", "lexical"):
             hit = searcher.search("boiling kettles", mode=mode)[0]
-            mark = searcher.highlight("boiling kettles", hit)
+            mark = searcher.highlight("boiling kettles", [hit])[0]
             assert hit.chunk.text[slice(*mark.sentence)] == "The kettle boils on the stove."
             assert [hit.chunk.text[a:b] for a, b in mark.words] == ["kettle", "boils"]
 
