@@ -53,7 +53,7 @@ def _cell(value: object, digits: int) -> str:
 def written(text: str) -> str:
     """The text with all its tables as the results have them."""
     return re.sub(
-        r"(<!-- table (\w+) -->\n).*?(\n<!-- end -->)", lambda m: m[1] + table(m[2]) + m[3], text, flags=re.DOTALL
+        r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}{table(m[2])}\n{m[3]}", text, flags=re.DOTALL
     )
 
 

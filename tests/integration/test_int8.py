@@ -112,3 +112,11 @@ def test_the_last_layer_computes_no_token_that_is_not_read(tmp_path: Path) -> No
     graph = BertGraph(find_model(str(write_bi_encoder(tmp_path / "m", pooling="cls"))).path)
     assert graph.encode(first_only=True).get_output_partial_shape(0)[1].max_length == 1
     assert BertGraph(graph.folder).encode().get_output_partial_shape(0)[1].is_dynamic
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_full_precision_of_this_machine_is_near_f32(tmp_path: Path, pooling: str) -> None:
+    files = find_model(MINILM if pooling == "mean" else str(write_bi_encoder(tmp_path / "m", pooling=pooling)))
+    full, exact = (OpenVinoEmbedder(files, precision=p).embed_documents(CHECKING_TEXTS) for p in ("full", "f32"))
+    least = 0.9999 if pooling == "mean" else 0.999  # random weights spread an error further than trained ones do
+    assert (full * exact).sum(axis=1).mean() > least
