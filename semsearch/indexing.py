@@ -355,18 +355,28 @@ def _only_document(item: Any) -> Document:
 def _load_embedder(store: StoreWriter, model: str | None, device: str, precision: str, *, rebuild: bool) -> Embedder:
     """The encoder that is asked for, what is not said being as the index has it."""
     built = store.meta.get("model", {})
-    if precision == "auto" and not rebuild and "precision" in built:
-        precision = "int8" if built["precision"] == "int8" else "full"
-    return load_embedder(model or built.get("name", DEFAULT_MODEL), device=device, precision=precision)
+    name = model or built.get("name", DEFAULT_MODEL)
+    if precision != "auto" or rebuild or "precision" not in built:
+        return load_embedder(name, device=device, precision=precision)
+    try:
+        return load_embedder(name, device=device, precision="int8" if built["precision"] == "int8" else "full")
+    except InvalidInput as error:
+        if built["precision"] != "int8":
+            raise
+        raise IndexIncompatible(
+            f"{store.path} was built in int8, which needs OpenVINO on a CPU ({error}). "
+            f"Use --device cpu, or rebuild: semsearch index --rebuild --precision full --index {store.path}"
+        ) from error
 
 
 def _check_embedder(store: StoreWriter, embedder: Embedder, *, rebuild: bool) -> None:
     built = store.meta.get("model")
     if built and not rebuild and built["fingerprint"] != embedder.fingerprint:
+        asked = f" --precision {embedder.description['precision']}" if "precision" in embedder.description else ""
         raise IndexIncompatible(
             f"{store.path} was built with {_told(built['name'], built)} ({built['dim']} dims), not "
             f"{_told(embedder.name, embedder.description)}; their vectors cannot be compared. Drop --model and "
-            f"--precision, or rebuild: semsearch index --rebuild --model {embedder.name} --index {store.path}"
+            f"--precision, or rebuild: semsearch index --rebuild --model {embedder.name}{asked} --index {store.path}"
         )
 
 

@@ -240,9 +240,13 @@ class Searcher:
             )
 
     def _model(self) -> Embedder:
-        if self._embedder is None:  # the store's lock is never taken under this one: a search holds both, in that order
+        if self._embedder is None:
             with self._store.snapshot() as meta:
                 model = meta["model"]
+            return self._load_model(model)
+        return self._embedder
+
+    def _load_model(self, model: Mapping[str, Any]) -> Embedder:
         with self._model_lock:
             if self._embedder is None:
                 embedder = load_embedder(model["name"], device=self._device, precision="full")
@@ -254,8 +258,11 @@ class Searcher:
         """What `_encode` gives; the first search opens the files of the index meanwhile."""
         if self._parts is not None:
             return self._encode(text)
+        with self._store.snapshot() as meta:  # before the store is held for opening
+            model = meta["model"]
         with ThreadPoolExecutor(1) as pool:
             pool.submit(self._open_ahead)
+            self._load_model(model)
             return self._encode(text)
 
     def _open_ahead(self) -> None:

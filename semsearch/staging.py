@@ -45,7 +45,7 @@ class _Staged:
 class _Window:
     """Documents cut into chunks, and files read whole, that are encoded and written together.
 
-    `parts` are the texts in it that no earlier window has, by hash, and their vectors to come.
+    `parts` are the texts in it that neither the index nor an earlier window has, by hash, and their vectors to come.
     """
 
     documents: list[_Staged] = field(default_factory=list)
@@ -90,6 +90,12 @@ class Stager:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._encoder.shutdown(cancel_futures=True)
+        if kind is not None and issubclass(kind, KeyboardInterrupt):  # what was encoded is kept for the next run
+            for window in self._ahead:
+                for hashes, rows in window.parts:
+                    is_made = not rows.cancelled() and rows.exception() is None
+                    if is_made and not self._store.vector_ids(hashes):
+                        self._store.add_vectors(hashes, rows.result(), self._embedder.fingerprint)
 
     def add(self, document: Document, path: str | None) -> None:
         """Stage a document; `path` is the file it came from."""
@@ -114,7 +120,7 @@ class Stager:
         """Encode and write all that was added."""
         self._send()
         while self._ahead:
-            self._write(self._ahead.popleft())
+            self._write_first()
 
     def _send(self) -> None:
         """Hand the window to the encoder, and write the ones before it that are done or must make room."""
@@ -130,7 +136,7 @@ class Stager:
             window.parts.append((part, self._encoder.submit(self._encode, [texts[h] for h in part])))
         self._ahead.append(window)
         while len(self._ahead) > WINDOWS_AHEAD or (self._ahead and all(f.done() for _, f in self._ahead[0].parts)):
-            self._write(self._ahead.popleft())
+            self._write_first()
 
     def _encode(self, texts: Sequence[str]) -> FloatArray:
         """Runs in the encoder's thread."""
@@ -138,13 +144,15 @@ class Stager:
         self.n_encoded += len(rows)
         return rows
 
-    def _write(self, window: _Window) -> None:
-        """Keep the vectors of a window for good as they come, then stage its documents."""
+    def _write_first(self) -> None:
+        """Keep the vectors of the oldest window for good as they come, then stage its documents."""
+        window = self._ahead[0]
         for hashes, rows in window.parts:
             while not wait([rows], timeout=REPORT_INTERVAL_S).done:
                 self.on_encoded()
             self._store.add_vectors(hashes, rows.result(), self._embedder.fingerprint)
             self.on_encoded()
+        self._ahead.popleft()
         known = self._store.vector_ids(list({h for staged in window.documents for h in staged.hashes}))
         with self._store.db.atomic():  # one commit for all of the window
             for staged in window.documents:

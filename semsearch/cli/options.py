@@ -43,10 +43,10 @@ device_option = click.option(
 
 precision_option = click.option(
     "--precision",
-    type=click.Choice(("auto", "f32", "bf16", "f16", "int8")),
+    type=click.Choice(("auto", "full", "f32", "bf16", "f16", "int8")),
     default="auto",
-    show_default="the index's own, or the quickest at full quality",
-    help="How the model computes; int8 (CPU) is about twice as fast and a little less exact, f16 is for GPUs.",
+    show_default="the index's own, or int8 where it costs next to nothing, else full",
+    help="How passages are encoded. full: the quickest without loss here; int8: CPU only, quickest; f16: GPU only.",
 )
 
 

@@ -22,8 +22,9 @@ def load_embedder(model: str = DEFAULT_MODEL, *, device: str = "auto", precision
         model: a hub name, `name@revision`, or a local folder.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`. `auto` takes GPUs before the CPU; `auto` and `cuda` encode
             documents on all CUDA GPUs there are, `cuda:N` on one.
-        precision: `auto` for the quickest at full quality (f16 on a GPU; on a CPU bf16 where the processor has the
-            instructions, else f32), `f32`, `bf16`, `f16` (GPUs only), or `int8` (OpenVINO on a CPU only).
+        precision: `full` for the quickest at full quality (f16 on a GPU; on a CPU bf16 where the processor has the
+            instructions, else f32); `auto` for int8 on a CPU where that was shown to cost next to nothing for this
+            model, else as `full`; or `f32`, `bf16`, `f16` (GPUs only), `int8` (OpenVINO on a CPU, documents only).
 
     Returns:
         An encoder with `embed_documents(texts)` and `embed_queries(texts)`, both float32 (n, dim) unit rows.

@@ -102,8 +102,10 @@ def choose_precision(precision: str, *, on_gpu: bool, has_bf16: bool) -> str:
 
 def find_precision(precision: str, devices: Sequence[str]) -> str:
     """The precision for all of these devices, as for `choose_precision`."""
-    has_bf16 = all(_computes_in_bf16(device) for device in devices)
-    return choose_precision(precision, on_gpu=devices[0] != "cpu", has_bf16=has_bf16)
+    on_gpu = devices[0] != "cpu"
+    is_asked = precision == "bf16" or not on_gpu  # asking a GPU starts CUDA on it
+    has_bf16 = is_asked and all(_computes_in_bf16(device) for device in devices)
+    return choose_precision(precision, on_gpu=on_gpu, has_bf16=has_bf16)
 
 
 def bytes_per_token(config: Mapping[str, Any], max_tokens: int, value_bytes: int) -> int:
@@ -177,4 +179,4 @@ def _computes_in_bf16(device: str) -> bool:
     if device == "mps":
         return bool(torch.backends.mps.is_macos_or_newer(14, 0))
     with torch.cuda.device(device):
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))

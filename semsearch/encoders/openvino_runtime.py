@@ -6,12 +6,14 @@ cache folder; later processes read that.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import numpy as np
 
 from semsearch.encoders import bert_graph, quantization
 from semsearch.encoders.batching import model_inputs, placed, token_budget_batches
+from semsearch.encoders.bert_graph import LENGTH_STEP
 from semsearch.encoders.models import ModelFiles, cache_folder
 from semsearch.encoders.openvino_library import openvino_core, openvino_library
 from semsearch.encoders.sample_texts import CHECKING_TEXTS, MEASURING_TEXTS
@@ -34,10 +37,12 @@ INT8_LOSS = {  # models whose int8 passages were evaluated: SHA-256 of the weigh
     "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db": 0.09,
 }
 BATCH_TOKENS = 1_024  # with padding; what a core's cache holds of a layer
-LENGTH_STEP = 16  # lengths are padded to a multiple: attention runs a third faster on whole vector registers
+FEW_BATCHES = 8  # one after the other they take less time than compiling the graph for parallel streams
 REQUESTS_PER_STREAM = 2  # one computes while the next is filled
 INT8_GROUP = 384  # activations that share a scale where they are rounded token by token
-GRAPH_VERSION = 2  # raise it when `bert_graph` or `quantization` writes another graph
+NEW_PREFIX = ".new-"  # of a graph's folder while it is written
+LEFT_BEHIND_S = 86_400.0  # after this such a folder is nobody's
+GRAPH_VERSION = 3  # raise it when `bert_graph` or `quantization` writes another graph
 
 
 def choose_precision(precision: str, *, weights_sha256: str = "") -> str:
@@ -55,7 +60,7 @@ def choose_precision(precision: str, *, weights_sha256: str = "") -> str:
     if precision in {"auto", "full"}:
         return "bf16" if has_bf16 else "f32"
     if precision not in PRECISIONS:
-        raise InvalidInput(f"precision {precision!r}: on a CPU give one of auto, {', '.join(PRECISIONS)}")
+        raise InvalidInput(f"precision {precision!r}: on a CPU give one of auto, full, {', '.join(PRECISIONS)}")
     if precision == "bf16" and not has_bf16:
         raise InvalidInput("this processor does not compute in bf16; use --precision auto, f32 or int8")
     return precision
@@ -155,18 +160,27 @@ class _CompiledGraph:
     def run(self, ids: Sequence[Sequence[int]], token_types: Sequence[Sequence[int]] | None = None) -> FloatArray:
         """float32 (n, width) output rows for n token sequences, in their order."""
         batches = list(token_budget_batches([len(row) for row in ids], BATCH_TOKENS, step=LENGTH_STEP))
-        if len(batches) == 1:
-            order = batches[0]
-            rows = self._request.infer(model_inputs(ids, token_types, order, step=LENGTH_STEP))[0]
-            return placed([(order, np.array(rows))], len(ids))
+        inputs = ((order, model_inputs(ids, token_types, order, step=LENGTH_STEP)) for order in batches)
+        n_few = 1 if n_cores() in self._by_streams else FEW_BATCHES
+        try:
+            if len(batches) <= n_few:
+                return placed([(order, np.array(self._request.infer(batch)[0])) for order, batch in inputs], len(ids))
+            return placed(self._run_in_parallel(inputs), len(ids))
+        except RuntimeError as error:
+            raise ModelError(f"{self._model_name} cannot be run by OpenVINO: {str(error).splitlines()[-1]}") from error
+
+    def _run_in_parallel(self, inputs: Iterable[tuple[IntArray, list[IntArray]]]) -> list[tuple[IntArray, FloatArray]]:
+        """(positions, output rows) of each batch."""
         with self._queue_lock:
             done: list[tuple[IntArray, FloatArray]] = []
             queue = self._queue
             queue.set_callback(lambda request, order: done.append((order, np.array(request.get_output_tensor(0).data))))
-            for order in batches:
-                queue.start_async(model_inputs(ids, token_types, order, step=LENGTH_STEP), order)
-            queue.wait_all()
-        return placed(done, len(ids))
+            try:
+                for order, batch in inputs:
+                    queue.start_async(batch, order)
+            finally:
+                queue.wait_all()
+            return done
 
     @property
     def _request(self) -> Any:
@@ -190,17 +204,16 @@ class _CompiledGraph:
 
     def _compile(self, n_streams: int) -> Any:
         settings = {**self._settings, "NUM_STREAMS": n_streams}
-        if not (self._folder / "model.xml").is_file():
-            _keep_graph(self._folder, self._build)
+        graph = str(self._folder / "model.xml")
+        if Path(graph).is_file():
+            with contextlib.suppress(RuntimeError):  # a damaged cache is made anew
+                return openvino_core().compile_model(graph, "CPU", settings)
+        model = self._build()
         try:
-            return openvino_core().compile_model(str(self._folder / "model.xml"), "CPU", settings)
-        except RuntimeError:  # a damaged cache is made anew
-            shutil.rmtree(self._folder, ignore_errors=True)
-            _keep_graph(self._folder, self._build)
-        try:
-            return openvino_core().compile_model(str(self._folder / "model.xml"), "CPU", settings)
-        except RuntimeError as error:
-            raise ModelError(f"{self._model_name} cannot be run by OpenVINO: {str(error).splitlines()[-1]}") from error
+            _keep_graph(self._folder, model)
+        except OSError:  # a cache that cannot be written is one that is not used
+            return openvino_core().compile_model(model, "CPU", {k: v for k, v in settings.items() if k != "CACHE_DIR"})
+        return openvino_core().compile_model(graph, "CPU", settings)
 
 
 def n_cores() -> int:
@@ -210,16 +223,19 @@ def n_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _keep_graph(folder: Path, build: Callable[[], Any]) -> None:
-    """Write a graph to its place in the cache, whole or not at all; a process that was quicker wins."""
+def _keep_graph(folder: Path, model: Any) -> None:
+    """Write a graph to its place in the cache, whole or not at all, in place of what lies there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    for left in folder.parent.glob(f"{NEW_PREFIX}*"):  # by a process that was killed
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFT_BEHIND_S:
+                shutil.rmtree(left)
+    temporary = Path(tempfile.mkdtemp(prefix=NEW_PREFIX, dir=folder.parent))
     try:
-        openvino_library().save_model(build(), str(temporary / "model.xml"), compress_to_fp16=False)
-        try:
+        openvino_library().save_model(model, str(temporary / "model.xml"), compress_to_fp16=False)
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a process that was quicker wins
             temporary.rename(folder)
-        except OSError:
-            if not (folder / "model.xml").is_file():
-                raise
+        (folder / "model.xml").stat()
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

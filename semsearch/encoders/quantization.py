@@ -166,6 +166,8 @@ def build_int8_bi_encoder(
 ) -> Any:
     """The fastest 8-bit bi-encoder whose vectors stay close to those of full precision.
 
+    What is checked is the loss by rounding; bf16, where the processor has it, adds what it adds to any model.
+
     Args:
         folder: the checkpoint.
         pooling: as for `build_bi_encoder`.

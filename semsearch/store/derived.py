@@ -68,7 +68,7 @@ class Derived:
         live = np.array(self.db.execute("SELECT DISTINCT vector_id FROM chunks").fetchall(), dtype=np.int64).ravel()
         index = FlatIndex(model["dim"])
         done: dict[str, Any] = meta.get("ann") or {}
-        if done and meta["model"]["fingerprint"] == model["fingerprint"]:
+        if done.get("kind") == FlatIndex.kind and meta["model"]["fingerprint"] == model["fingerprint"]:
             with contextlib.suppress(IndexCorrupt, FileNotFoundError):
                 index = FlatIndex.load(self.path / done["file"], model["dim"], to_change=True)
                 if np.array_equal(np.sort(index.ids), np.sort(live)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 import textwrap
@@ -111,7 +112,7 @@ def test_int8_vectors_are_near_and_of_their_own_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "said"), [("fp4", "auto, f32, bf16, int8"), ("bf16", "does not compute in bf16")]
+    ("precision", "said"), [("fp4", "auto, full, f32, bf16, int8"), ("bf16", "does not compute in bf16")]
 )
 def test_precisions_that_cannot_be_had(precision: str, said: str) -> None:
     if precision == choose_precision("auto"):
@@ -131,6 +132,32 @@ def test_graphs_are_kept_and_a_broken_one_is_made_anew(tmp_path: Path, monkeypat
         assert np.array_equal(load_embedder(folder).embed_queries(["river"]), expected)
     kept[0].write_text("broken")
     assert np.array_equal(load_embedder(folder).embed_queries(["river"]), expected)
+
+
+def test_a_cache_that_lost_its_graph_or_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = str(write_bi_encoder(tmp_path / "m"))
+    expected = load_embedder(folder).embed_queries(["river"])
+    (graph,) = (tmp_path / "cache").rglob("model.xml")
+    left = graph.parents[1] / ".new-left"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    graph.unlink()
+    assert np.array_equal(load_embedder(folder).embed_queries(["river"]), expected)
+    assert graph.is_file() and not left.exists()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    assert np.array_equal(load_embedder(folder).embed_queries(["river"]), expected)
+
+
+def test_padding_may_reach_beyond_a_models_positions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = str(write_bi_encoder(tmp_path / "m"))
+    long = ["river stone " * 100, "river"]  # the first is cut to 64 tokens, as many as there are positions
+    expected = OpenVinoEmbedder(find_model(folder), precision="f32").embed_documents(long)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("semsearch.encoders.bert_graph.LENGTH_STEP", 24)
+    monkeypatch.setattr("semsearch.encoders.openvino_runtime.LENGTH_STEP", 24)
+    rows = OpenVinoEmbedder(find_model(folder), precision="f32").embed_documents(long)
+    assert np.allclose(rows, expected, atol=1e-5)
 
 
 def test_without_openvino_torch_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexLocked, Index
 from semsearch.indexing import RACY_NS
 from semsearch.reports import Progress
 from semsearch.staging import WINDOWS_AHEAD
+from semsearch.store.ann import FlatIndex
 from semsearch.store.files import writer_lock
 from semsearch.store.info import inspect_index, list_files
 from semsearch.store.metadata import Store
@@ -283,6 +284,62 @@ def test_reading_goes_on_while_passages_are_encoded(toy: ToyEmbedder, monkeypatc
     report = build_index(stream(), embedder=toy, progress=lambda p: told.append(threading.get_ident()))
     assert report.chunks.encoded == 40
     assert len(threads) == 1 and set(told) == {threading.get_ident()} != threads  # progress is told in one's own thread
+
+
+def test_what_was_encoded_before_an_interruption_is_kept(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semsearch.staging.WINDOW_CHUNKS", 10)
+    is_stopped = threading.Event()
+
+    def encode(texts: list[str]) -> FloatArray:
+        is_stopped.wait(30)  # so that nothing is written before the interruption
+        return toy.embed_queries(texts)
+
+    def stream(n: int) -> Iterator[Document]:
+        yield from (Document(str(i), f"text number {i}") for i in range(n))
+        if n == 15:
+            is_stopped.set()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(toy, "embed_documents", encode)
+        with pytest.raises(KeyboardInterrupt):
+            index(stream(15), toy)
+    chunks = index(stream(40), toy).chunks
+    assert (chunks.total, chunks.reused) == (40, 10)  # the window that was being encoded
+
+
+def test_an_error_of_the_encoder_is_raised_and_nothing_is_shown(
+    toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semsearch.staging.WINDOW_CHUNKS", 10)
+    sizes: list[int] = []
+
+    def encode(texts: list[str]) -> FloatArray:
+        if len(sizes) > 1:
+            raise ModelError("the encoder broke")
+        sizes.append(len(texts))
+        return toy.embed_queries(texts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(toy, "embed_documents", encode)
+        with pytest.raises(ModelError, match="the encoder broke"):
+            index((Document(str(i), f"text number {i}") for i in range(95)), toy)
+    with pytest.raises(IndexNotFound, match="never finished"):
+        Searcher.open(embedder=toy)
+    chunks = index((Document(str(i), f"text number {i}") for i in range(95)), toy).chunks
+    assert (chunks.total, chunks.reused) == (95, 20)  # two windows had been written
+
+
+def test_a_faiss_file_of_another_kind_is_made_anew(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(FlatIndex, "kind", "older")
+        index([Document("a", "a wheel")], toy)
+    with monkeypatch.context() as patch:
+        patch.setattr(FlatIndex, "load", lambda *_, **__: pytest.fail("the old file was taken over"))
+        index([Document("b", "a brake")], toy)
+    with Searcher.open(embedder=toy) as searcher:
+        assert {hit.document.id for hit in searcher.search("wheel brake", mode="dense")} == {"a", "b"}
+    assert inspect_index().ann_kind == FlatIndex.kind
 
 
 def test_texts_in_windows_that_wait_are_encoded_once(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def written(text: str) -> str:
 def main() -> None:
     text = README.read_text(encoding="utf-8")
     if "--check" in sys.argv:
-        sys.exit(0 if written(text) == text else "README.md has other tables than benchmarks/results: run tables.py")
+        sys.exit(0 if written(text) == text else "README.md has other tables than benchmarks/results: run _tables.py")
     README.write_text(written(text), encoding="utf-8")
 
 
