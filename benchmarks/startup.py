@@ -52,7 +52,7 @@ def run(command: list[str]) -> tuple[float, float]:
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     if status:
-        raise SystemExit(f"{command[:3]} failed")
+        raise SystemExit(f"{command[:4]} failed with wait status {status}")
     return seconds, usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
 
 

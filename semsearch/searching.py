@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 
 from semsearch.chunking import split_sentences
 from semsearch.encoders import comparable, load_embedder, load_reranker
-from semsearch.errors import IndexCorrupt, IndexIncompatible, InvalidInput, SemsearchError
+from semsearch.errors import IndexCorrupt, IndexIncompatible, InvalidInput
 from semsearch.ranking.fusion import dense_weight, fuse, limit_per_document, ranked
 from semsearch.store.ann import FlatIndex
 from semsearch.store.files import index_path
@@ -153,7 +152,7 @@ class Searcher:
         text = storable(text)
         if not text.strip():
             return []
-        vector = None if mode == "lexical" else self._encode_and_open(text)
+        vector = None if mode == "lexical" else self._encode(text)
         weight = self._weight(text) if mode == "hybrid" else 0.0
         depth = max(k, RERANK_DEPTH) if rerank else k
         with self._state() as parts:
@@ -240,34 +239,15 @@ class Searcher:
             )
 
     def _model(self) -> Embedder:
-        if self._embedder is None:
+        if self._embedder is None:  # the store's lock is never taken under the model's
             with self._store.snapshot() as meta:
                 model = meta["model"]
-            return self._load_model(model)
+            with self._model_lock:
+                if self._embedder is None:
+                    embedder = load_embedder(model["name"], device=self._device, precision="full")
+                    _check_model(model, embedder, self.path)
+                    self._embedder = embedder
         return self._embedder
-
-    def _load_model(self, model: Mapping[str, Any]) -> Embedder:
-        with self._model_lock:
-            if self._embedder is None:
-                embedder = load_embedder(model["name"], device=self._device, precision="full")
-                _check_model(model, embedder, self.path)
-                self._embedder = embedder
-            return self._embedder
-
-    def _encode_and_open(self, text: str) -> FloatArray:
-        """What `_encode` gives; the first search opens the files of the index meanwhile."""
-        if self._parts is not None:
-            return self._encode(text)
-        with self._store.snapshot() as meta:  # before the store is held for opening
-            model = meta["model"]
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(self._open_ahead)
-            self._load_model(model)
-            return self._encode(text)
-
-    def _open_ahead(self) -> None:
-        with contextlib.suppress(SemsearchError), self._state():  # what is wrong is said by the search itself
-            pass
 
     def _encode(self, text: str) -> FloatArray:
         """Unit query vector (dim,); that of a long query is the mean of its pieces."""

@@ -269,23 +269,3 @@ def test_a_copy_that_may_not_be_written_to_answers(searcher: Searcher, toy: ToyE
         with Searcher.open(copy, embedder=toy) as other:
             assert other.search("kettle", k=3) == expected
     assert sorted((p.name, p.stat().st_mtime_ns) for p in (copy / "lexical").iterdir()) == before
-
-
-def test_the_model_is_loaded_while_the_files_are_opened(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    build_index([Document("a", "a wheel")], embedder=toy)
-    is_loading = threading.Event()
-
-    def load(*_: object, **__: object) -> ToyEmbedder:
-        is_loading.set()
-        return toy
-
-    real = Searcher._open_parts
-
-    def open_parts(self: Searcher, meta: dict[str, object]) -> object:
-        assert is_loading.wait(30), "the model waits for the files"
-        return real(self, meta)
-
-    monkeypatch.setattr("semsearch.searching.load_embedder", load)
-    monkeypatch.setattr(Searcher, "_open_parts", open_parts)
-    with Searcher.open() as searcher:
-        assert searcher.search("wheel")[0].document.id == "a"
