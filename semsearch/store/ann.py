@@ -22,8 +22,8 @@ from semsearch.types import FloatArray, IntArray, Neighbors
 __all__ = ["FlatIndex"]
 
 GPU_MAX_K = 2_048  # neighbours; what FAISS can select on a GPU
-GPU_MIN_VECTORS = 100_000  # fewer take a CPU some 30 ms a query
-GPU_MIN_COMPARED = 5_000_000  # vectors; they take a CPU one to two seconds, about what CUDA needs to start and to copy
+GPU_MIN_VECTORS = 100_000  # fewer take a CPU some 3 ms a query
+GPU_MIN_COMPARED = 50_000_000  # vectors; they take a CPU one to two seconds, about what CUDA needs to start and to copy
 
 
 class FlatIndex:
