@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from semsearch.indexing import build_index, remove
     from semsearch.reports import IndexReport
     from semsearch.searching import Searcher
-    from semsearch.types import Chunk, Document, Heading, Hit, Scores
+    from semsearch.types import Chunk, Document, Duplicate, Heading, Hit, Scores
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Chunk",
     "Document",
+    "Duplicate",
     "Heading",
     "Hit",
     "IndexReport",
@@ -41,6 +42,7 @@ __all__ = [
 _HOMES = {
     "Chunk": "types",
     "Document": "types",
+    "Duplicate": "types",
     "Heading": "types",
     "Hit": "types",
     "IndexReport": "reports",

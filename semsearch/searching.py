@@ -3,70 +3,60 @@
 from __future__ import annotations
 
 import bisect
-import contextlib
-import itertools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from semsearch.chunking import split_sentences
 from semsearch.encoders import comparable, load_embedder, load_reranker
-from semsearch.errors import IndexCorrupt, IndexIncompatible, InvalidInput
-from semsearch.ranking.fusion import dense_weight, fuse, limit_per_document, ranked
-from semsearch.store.ann import FlatIndex
+from semsearch.errors import IndexIncompatible, InvalidInput
+from semsearch.gathering import Query, gather
+from semsearch.highlighting import Highlight, highlights
+from semsearch.opening import OpenIndex
+from semsearch.ranking.candidates import Candidates
+from semsearch.ranking.diversity import diversify
+from semsearch.ranking.fusion import dense_weight, ranked
 from semsearch.store.files import index_path
-from semsearch.store.lexical import LexicalIndex
 from semsearch.store.metadata import Store
-from semsearch.store.vectors import ShardReader
-from semsearch.types import Chunk, Document, Embedder, FloatArray, Hit, Reranker, Scores, VectorIndex, storable
+from semsearch.types import Chunk, Document, Embedder, FloatArray, Hit, Reranker, storable
 
-__all__ = ["MODES", "Highlight", "Searcher"]
+if TYPE_CHECKING:
+    from typing import Unpack
+
+__all__ = ["MODES", "SearchOptions", "Searcher"]
 
 MODES = ("hybrid", "dense", "lexical")
 MAX_K = 10_000
 PER_DOCUMENT = 3  # hits of one document unless asked otherwise
-CANDIDATES = 100  # chunks taken from each leg, at least
 RERANK_DEPTH = 30  # hits the cross-encoder reads, at least
-OPEN_ATTEMPTS = 5  # a file named by a state of the index may be gone when a writer has just replaced it
+MMR_DEPTH = 50  # hits that `mmr` picks from, at least; with a reranker, those it has read
 
 
-@dataclass(frozen=True, slots=True)
-class Highlight:
-    """What to point at in a passage, as (start, end) offsets into `hit.chunk.text`."""
+class SearchOptions(TypedDict, total=False):
+    """The options of `Searcher.search`, which says what they mean."""
 
-    sentence: tuple[int, int]
-    words: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """The files that belong to one state of an index."""
-
-    generation: int
-    lexical: LexicalIndex
-    vectors: ShardReader
-    ann: VectorIndex
-    n_chunks: int
-    n_documents: int
-    n_spare: int  # vectors or lexical entries that no visible chunk answers for: fetched on top
+    k: int
+    mode: str
+    rerank: bool | None
+    per_document: int
+    context: int
+    fold: bool
+    mmr: float | None
 
 
 class Searcher:
     """Answers queries from one index, keeping up with what is written to it. Safe to use from several threads."""
 
-    def __init__(self, store: Store, *, device: str, embedder: Embedder | None, reranker: Reranker | None) -> None:
+    def __init__(self, index: OpenIndex, *, device: str, embedder: Embedder | None, reranker: Reranker | None) -> None:
         """Use `Searcher.open`."""
-        self._store = store
+        self._index = index
         self._device = device
         self._embedder = embedder
         self._reranker = reranker
         self._model_lock = threading.Lock()
-        self._parts_lock = threading.Lock()
-        self._parts: _Parts | None = None
 
     @classmethod
     def open(
@@ -91,15 +81,14 @@ class Searcher:
             IndexCorrupt: its files cannot be read.
             ModelError: the reranker cannot be found or run.
         """
-        store = Store(index_path(index))
+        opened = OpenIndex(Store(index_path(index)))
         try:
             if embedder is not None:
-                with store.snapshot() as meta:
-                    _check_model(meta["model"], embedder, store.path)
+                _check_model(opened.model(), embedder, opened.path)
             loaded = load_reranker(reranker, device=device) if isinstance(reranker, str) else reranker
-            return cls(store, device=device, embedder=embedder, reranker=loaded)
+            return cls(opened, device=device, embedder=embedder, reranker=loaded)
         except BaseException:
-            store.close()
+            opened.close()
             raise
 
     def __enter__(self) -> Searcher:
@@ -110,12 +99,12 @@ class Searcher:
 
     def close(self) -> None:
         """Let go of the index."""
-        self._store.close()
+        self._index.close()
 
     @property
     def path(self) -> Path:
         """The folder of the index."""
-        return self._store.path
+        return self._index.path
 
     def search(
         self,
@@ -126,6 +115,8 @@ class Searcher:
         rerank: bool | None = None,
         per_document: int = PER_DOCUMENT,
         context: int = 0,
+        fold: bool = True,
+        mmr: float | None = None,
     ) -> list[Hit]:
         """Find the k passages that answer a query best.
 
@@ -136,6 +127,9 @@ class Searcher:
             rerank: whether a cross-encoder rescores the first hits; by default when the searcher has one.
             per_document: most hits of one document; 0 for no limit.
             context: lines of the document to add to the passage on each side.
+            fold: whether passages that say the same take one place; the best carries the others as `duplicates`.
+            mmr: lambda in [0, 1] of maximal marginal relevance: 1 ranks by relevance alone, less ranks passages lower
+                the more they resemble better-placed ones. None is 1 without the work.
 
         Returns:
             At most k hits, best first; the same query on the same index gives the same hits.
@@ -146,7 +140,7 @@ class Searcher:
             IndexCorrupt: files of the index cannot be read.
         """
         rerank = self._reranker is not None if rerank is None else rerank
-        self._check(k, mode, rerank, per_document, context)
+        self._check(k, mode, rerank, per_document, context, mmr)
         if not isinstance(text, str):
             raise InvalidInput(f"the query is {text!r}; give a string")
         text = storable(text)
@@ -154,43 +148,29 @@ class Searcher:
             return []
         vector = None if mode == "lexical" else self._encode(text)
         weight = self._weight(text) if mode == "hybrid" else 0.0
-        depth = max(k, RERANK_DEPTH) if rerank else k
-        with self._state() as parts:
-            n_first = max(CANDIDATES, depth)
-            n_possible = min(depth, parts.n_documents * per_document) if per_document else depth
-            while True:
-                dense, lexical, document_of = self._score(parts, text, vector, mode, n_first)
-                ranking = fuse(dense, lexical, weight=weight) if mode == "hybrid" else ranked(dense or lexical)
-                ranking = limit_per_document(ranking, document_of, per_document)[:depth]
-                if len(ranking) >= n_possible or n_first >= parts.n_chunks:
-                    break
-                n_first *= 4  # a document with many good chunks used the candidates up
-            found = self._store.hydrate([chunk_id for chunk_id, _ in ranking])
-        scores = {i: Scores(dense=dense.get(i), lexical=lexical.get(i), fused=fused) for i, fused in ranking}
+        query = Query(text, mode, vector, weight)
+        depth = max(k, RERANK_DEPTH if rerank else MMR_DEPTH if mmr is not None else 0)
+        with self._index.state() as state:
+            candidates = gather(state, query, depth, per_document=per_document, fold=fold)
+            if mmr is not None and not rerank:  # before documents are read that it would leave out
+                candidates = diversify(candidates, k, mmr)
+            found = state.store.hydrate(candidates.ids.tolist())
+            elsewhere = state.store.duplicates(i for folded in candidates.duplicates for i in folded)
         if rerank:
-            ranking, scores = self._rerank(text, ranking, scores, found)
+            candidates = self._rerank(text, candidates, found)
+            candidates = diversify(candidates, k, mmr) if mmr is not None else candidates
         hits = []
-        for rank, (chunk_id, score) in enumerate(ranking[:k], start=1):
+        for row, chunk_id in enumerate(candidates.ids[:k].tolist()):
             chunk, document = found[chunk_id]
             chunk = _widen(chunk, document, context) if context else chunk
-            hits.append(Hit(rank, score, None, chunk, document, scores[chunk_id]))
+            relevance, scores = float(candidates.relevance[row]), candidates.scores(row)
+            duplicates = tuple(elsewhere[i] for i in candidates.duplicates[row])
+            hits.append(Hit(row + 1, relevance, None, chunk, document, scores, duplicates))
         return hits
 
-    def search_many(
-        self,
-        texts: Sequence[str],
-        *,
-        k: int = 10,
-        mode: str = "hybrid",
-        rerank: bool | None = None,
-        per_document: int = PER_DOCUMENT,
-        context: int = 0,
-    ) -> list[list[Hit]]:
-        """`search` for each of several queries, in order."""
-        return [
-            self.search(text, k=k, mode=mode, rerank=rerank, per_document=per_document, context=context)
-            for text in texts
-        ]
+    def search_many(self, texts: Sequence[str], **options: Unpack[SearchOptions]) -> list[list[Hit]]:
+        """`search` for each of several queries, in order, with the same options."""
+        return [self.search(text, **options) for text in texts]
 
     def highlight(self, text: str, hits: Sequence[Hit]) -> list[Highlight]:
         """Point at the sentence of each hit's passage that is nearest to the query, and at the query's words in it.
@@ -198,40 +178,25 @@ class Searcher:
         Raises:
             ModelError: the index's model cannot be found or run.
         """
-        with self._state() as parts:
-            analyzer = parts.lexical.analyzer
-        terms = analyzer.query_terms(text)
-        sentences = [split_sentences(hit.chunk.text) or [(0, len(hit.chunk.text))] for hit in hits]
-        cosines = self._sentence_cosines(text, hits, sentences)
-        found = []
-        for hit, spans, dense in zip(hits, sentences, cosines, strict=True):
-            words = analyzer.matches(hit.chunk.text, terms)
-            counts = [sum(start <= word[0] < end for word in words) for start, end in spans]
-            lexical = {i: float(n) for i, n in enumerate(counts) if n}
-            best = fuse(dense, lexical, weight=self._weight(text) if dense else 0.0)
-            found.append(Highlight(spans[best[0][0]] if best else spans[0], tuple(words)))
-        return found
+        with self._index.state() as state:
+            analyzer = state.lexical.analyzer
+        return highlights(
+            text,
+            hits,
+            analyzer=analyzer,
+            cosines=lambda texts: self._model().embed_documents(texts) @ self._encode(text),
+            weight=lambda: self._weight(text),
+        )
 
-    def _sentence_cosines(
-        self, text: str, hits: Sequence[Hit], sentences: Sequence[list[tuple[int, int]]]
-    ) -> list[dict[int, float]]:
-        """Cosine of the query and each sentence, hit by hit; none where there is no choice, or no meaning was used."""
-        asked = [i for i, hit in enumerate(hits) if hit.scores.dense is not None and len(sentences[i]) > 1]
-        found: list[dict[int, float]] = [{} for _ in hits]
-        if asked:
-            texts = [hits[i].chunk.text[start:end] for i in asked for start, end in sentences[i]]
-            scores = iter((self._model().embed_documents(texts) @ self._encode(text)).tolist())
-            for i in asked:
-                found[i] = dict(enumerate(itertools.islice(scores, len(sentences[i]))))
-        return found
-
-    def _check(self, k: int, mode: str, rerank: bool, per_document: int, context: int) -> None:
+    def _check(self, k: int, mode: str, rerank: bool, per_document: int, context: int, mmr: float | None) -> None:
         if not 1 <= k <= MAX_K:
             raise InvalidInput(f"k = {k}: give a number of hits from 1 to {MAX_K}")
         if mode not in MODES:
             raise InvalidInput(f"mode = {mode!r}: give one of {', '.join(MODES)}")
         if per_document < 0 or context < 0:
             raise InvalidInput(f"per_document = {per_document}, context = {context}: neither may be negative")
+        if mmr is not None and not 0.0 <= mmr <= 1.0:
+            raise InvalidInput(f"mmr = {mmr}: give a number from 0 (hits that differ) to 1 (relevance alone)")
         if rerank and self._reranker is None:
             raise InvalidInput(
                 "reranking needs a cross-encoder and none is configured: name one with --reranker NAME_OR_FOLDER "
@@ -240,8 +205,7 @@ class Searcher:
 
     def _model(self) -> Embedder:
         if self._embedder is None:  # the store's lock is never taken under the model's
-            with self._store.snapshot() as meta:
-                model = meta["model"]
+            model = self._index.model()
             with self._model_lock:
                 if self._embedder is None:
                     embedder = load_embedder(model["name"], device=self._device, precision="full")
@@ -262,71 +226,13 @@ class Searcher:
         """Weight of the dense leg in a hybrid ranking."""
         return dense_weight(self._model().unknown_share(text))
 
-    @contextlib.contextmanager
-    def _state(self) -> Iterator[_Parts]:
-        """Hold one state of the index, its files opened once."""
-        with contextlib.ExitStack() as stack:
-            for attempt in range(1, OPEN_ATTEMPTS + 1):
-                meta = stack.enter_context(self._store.snapshot())
-                try:
-                    parts = self._parts_of(meta)
-                    break
-                except FileNotFoundError as error:
-                    stack.close()
-                    if attempt == OPEN_ATTEMPTS:
-                        raise IndexCorrupt(f"{error.filename} is missing. Mend it with: semsearch index") from error
-            yield parts
-
-    def _parts_of(self, meta: Mapping[str, Any]) -> _Parts:
-        with self._parts_lock:
-            if self._parts is None or self._parts.generation != meta["generation"]:
-                self._parts = self._open_parts(meta)
-            return self._parts
-
-    def _open_parts(self, meta: Mapping[str, Any]) -> _Parts:
-        model, ann = meta["model"], meta["ann"]
-        shards = ShardReader(self.path / "vectors", self._store.shard_names(model["fingerprint"]), model["dim"])
-        index = FlatIndex.load(self.path / ann["file"], model["dim"])
-        lexical = LexicalIndex(self.path / "lexical")
-        n_chunks, n_vectors, n_documents = self._store.count_chunks()
-        n_spare = max(len(index) - n_vectors, len(lexical) - n_chunks, 0)
-        return _Parts(meta["generation"], lexical, shards, index, n_chunks, n_documents, n_spare)
-
-    def _score(
-        self, parts: _Parts, text: str, vector: FloatArray | None, mode: str, n_first: int
-    ) -> tuple[dict[int, float], dict[int, float], dict[int, int]]:
-        """(cosines, BM25 scores, document rows) by chunk id, of every candidate of either leg."""
-        places: set[tuple[int, int, int]] = set()
-        if vector is not None:
-            near = parts.ann.search(vector[np.newaxis], n_first + parts.n_spare).ids[0]
-            places.update(self._store.chunks_of_vectors(near[near >= 0].tolist()))
-        lexical: dict[int, float] = {}
-        if mode != "dense":
-            lexical = dict(parts.lexical.search(text, n_first + parts.n_spare))
-            places.update(self._store.places_of_chunks(lexical))
-            missing = sorted(chunk_id for chunk_id, _, _ in places if chunk_id not in lexical)
-            lexical.update(parts.lexical.score(text, missing))
-        document_of = {chunk_id: document for chunk_id, document, _ in places}
-        lexical = {chunk_id: score for chunk_id, score in lexical.items() if chunk_id in document_of}
-        dense: dict[int, float] = {}
-        if vector is not None and places:
-            ordered = sorted(places)
-            rows = parts.vectors.get(np.array([vector_id for _, _, vector_id in ordered], dtype=np.int64))
-            dense = {p[0]: score for p, score in zip(ordered, (rows @ vector).tolist(), strict=True)}
-        return dense, lexical, document_of
-
-    def _rerank(
-        self,
-        text: str,
-        ranking: list[tuple[int, float]],
-        scores: dict[int, Scores],
-        found: Mapping[int, tuple[Chunk, Document]],
-    ) -> tuple[list[tuple[int, float]], dict[int, Scores]]:
-        """The ranking by the cross-encoder's scores, ties to the smaller id."""
+    def _rerank(self, text: str, candidates: Candidates, found: Mapping[int, tuple[Chunk, Document]]) -> Candidates:
+        """The candidates by the cross-encoder's scores, ties to the smaller id."""
         assert self._reranker is not None
-        read = self._reranker.score(text, [found[i][0].text for i, _ in ranking]).tolist()
-        rescored = {i: replace(scores[i], rerank=score) for (i, _), score in zip(ranking, read, strict=True)}
-        return ranked({i: score for (i, _), score in zip(ranking, read, strict=True)}), rescored
+        ids = candidates.ids.tolist()
+        scores = self._reranker.score(text, [found[i][0].text for i in ids])
+        candidates = replace(candidates, rerank=scores.astype(np.float64))
+        return candidates.ranked_by(ranked(dict(zip(ids, scores.tolist(), strict=True))))
 
 
 def _widen(chunk: Chunk, document: Document, n_lines: int) -> Chunk:

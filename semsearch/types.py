@@ -12,6 +12,7 @@ import numpy.typing as npt
 __all__ = [
     "Chunk",
     "Document",
+    "Duplicate",
     "Embedder",
     "FloatArray",
     "Heading",
@@ -120,16 +121,36 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
+class Duplicate:
+    """Where else a hit's passage stands, in the same words or nearly.
+
+    Attributes:
+        chunk_id: int64, as `Chunk.id`.
+        document_id, source, title: as those of `Document`.
+        line_start: first line of the passage in that document's text, from 1.
+        page: page on which it begins, from 1; None when the document has no pages.
+    """
+
+    chunk_id: int
+    document_id: str
+    source: str
+    title: str
+    line_start: int
+    page: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One answer to a query.
 
     Attributes:
         rank: from 1.
-        score: what the ranking is sorted by; larger is better.
+        score: relevance, by which hits are sorted unless they were made to differ (`mmr`); larger is better.
         probability: calibrated P(relevant), or None where the index holds no calibration.
         chunk: the passage.
         document: the document around it.
         scores: the parts of the score.
+        duplicates: passages that say the same, which take no place of their own; best first.
     """
 
     rank: int
@@ -138,6 +159,7 @@ class Hit:
     chunk: Chunk
     document: Document
     scores: Scores
+    duplicates: tuple[Duplicate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,7 @@ def index(
     metavar="N",
     help="At most N passages of one document; 0 for no limit.",
 )
+@options.diversity_options
 @click.option("--context", "-C", default=0, type=click.IntRange(0), metavar="N", help="Show N more lines on each side.")
 @device_option
 @json_option
@@ -151,6 +152,8 @@ def query(
     reranker: str | None,
     rerank: bool | None,
     per_document: int,
+    fold: bool,
+    mmr: float | None,
     context: int,
     device: str,
     as_json: bool,
@@ -176,7 +179,9 @@ def query(
     with progress.waiting("Searching"):
         searcher = Searcher.open(index, device=device, reranker=wanted)
         start = time.perf_counter()
-        hits = searcher.search(text, k=k, mode=mode, rerank=rerank, per_document=per_document, context=context)
+        hits = searcher.search(
+            text, k=k, mode=mode, rerank=rerank, per_document=per_document, context=context, fold=fold, mmr=mmr
+        )
         elapsed_ms = 1000 * (time.perf_counter() - start)
     with searcher:
         if as_json:

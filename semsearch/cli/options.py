@@ -11,6 +11,7 @@ __all__ = [
     "DEFAULT_INDEX",
     "MODES",
     "device_option",
+    "diversity_options",
     "examples",
     "index_option",
     "json_option",
@@ -61,6 +62,21 @@ def rerank_options(command: F) -> F:
         "--reranker",
         metavar="NAME",
         help="Cross-encoder that rescores the best passages: a hub name or a local folder. Slower, often better.",
+    )(command)
+
+
+def diversity_options(command: F) -> F:
+    """Add `--fold/--no-fold` and `--mmr`."""
+    command = click.option(
+        "--mmr",
+        type=click.FloatRange(0, 1),
+        metavar="LAMBDA",
+        help="Prefer passages unlike those above them: 1 is by relevance alone, 0.7 a little, 0.3 much. [default: off]",
+    )(command)
+    return click.option(
+        "--fold/--no-fold",
+        default=True,
+        help="Show passages that say the same once, with how often they occur elsewhere.",
     )(command)
 
 

@@ -86,6 +86,15 @@ def _hit(hit: Hit) -> dict[str, Any]:
             "rerank": scores.rerank,
         },
         "metadata": document.metadata,
+        "duplicates": [
+            {
+                "path": other.source or other.document_id,
+                "title": other.title or Path(other.source or other.document_id).stem,
+                "page": other.page,
+                "line_start": other.line_start,
+            }
+            for other in hit.duplicates
+        ],
     }
 
 

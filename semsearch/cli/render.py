@@ -18,8 +18,8 @@ from semsearch.cli.output import clean, clean_line, hit_path, short_path
 
 if TYPE_CHECKING:
     from semsearch.cli.environment import Installation
+    from semsearch.highlighting import Highlight
     from semsearch.reports import IndexReport, Problem, RemoveReport
-    from semsearch.searching import Highlight
     from semsearch.store.info import FileEntry, IndexInfo
     from semsearch.types import Hit
 
@@ -82,7 +82,7 @@ def hits(found: Sequence[Hit], highlight: Callable[[Sequence[Hit]], list[Highlig
 
 
 def _head(hit: Hit) -> Iterator[str | tuple[str, str]]:
-    """Rank, score, path, and where in the file."""
+    """Rank, score, path, where in the file, and how often it is said elsewhere."""
     yield f"{hit.rank:>3}  ", "bold"
     yield f"{hit.score:.3f}  "
     path, document_id = hit_path(hit), hit.document.id
@@ -94,6 +94,8 @@ def _head(hit: Hit) -> Iterator[str | tuple[str, str]]:
     elif Path(path).suffix.lower() not in CONVERTED:
         first, last = hit.chunk.line_start, hit.chunk.line_end
         yield f":{first}" if first == last else f":{first}-{last}", PLACE
+    if hit.duplicates:
+        yield f"  +{len(hit.duplicates)} near-identical", "dim"
 
 
 def _emphasised(passage: str, highlight: Highlight) -> Text:

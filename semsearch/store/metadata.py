@@ -15,7 +15,7 @@ from typing import Any
 from semsearch.errors import IndexCorrupt, IndexNotFound, InvalidInput
 from semsearch.store.files import DATABASE, index_path
 from semsearch.store.schema import FORMAT_VERSION, check_format
-from semsearch.types import Chunk, Document, Heading
+from semsearch.types import Chunk, Document, Duplicate, Heading
 
 __all__ = ["FileState", "Store", "connect", "read_meta", "unpack_document"]
 
@@ -180,6 +180,18 @@ class Store:
             for row in rows
             if row[1] in documents
         }
+
+    def texts_of_chunks(self, chunk_ids: Iterable[int]) -> dict[int, str]:
+        """The passages with these chunk ids, without their documents."""
+        return dict(self._in_parts("SELECT id, text FROM chunks WHERE id IN ({})", chunk_ids))
+
+    def duplicates(self, chunk_ids: Iterable[int]) -> dict[int, Duplicate]:
+        """Where the passages with these chunk ids stand; ids the index does not show are left out."""
+        sql = (
+            "SELECT c.id, d.key, d.source, d.title, c.line_start, c.page FROM chunks c "
+            "JOIN documents d ON d.id = c.document_id WHERE d.visible = 1 AND c.id IN ({})"
+        )
+        return {row[0]: Duplicate(*row) for row in self._in_parts(sql, chunk_ids)}
 
     def _in_parts(self, sql: str, ids: Iterable[int]) -> Iterator[Any]:
         wanted = [int(i) for i in ids]

@@ -68,7 +68,7 @@ def state(toy: ToyEmbedder) -> list[tuple[object, ...]]:
             "JOIN documents d ON d.id = c.document_id WHERE d.visible = 1 ORDER BY d.key, c.ordinal"
         )
     store.close()
-    with Searcher.open(embedder=toy) as searcher, searcher._state() as parts:
+    with Searcher.open(embedder=toy) as searcher, searcher._index.state() as parts:
         vectors = parts.vectors.get(np.array([r[4] for r in rows], dtype=np.int64))
     assert np.allclose(vectors, toy.embed_queries([r[2] for r in rows]), atol=1e-6)
     return [tuple(r[:4]) for r in rows]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from semsearch.errors import InvalidInput
-from semsearch.ranking.fusion import DENSE_WEIGHT, dense_weight, fuse, limit_per_document
+from semsearch.ranking.fusion import DENSE_WEIGHT, dense_weight, fuse
 
 
 def test_fuse_adds_weighted_normalised_scores() -> None:
@@ -31,10 +31,3 @@ def test_a_query_the_model_cannot_read_is_left_to_its_words() -> None:
     assert dense_weight(0.0) == DENSE_WEIGHT
     assert 0 < dense_weight(0.15) < DENSE_WEIGHT
     assert dense_weight(0.3) == dense_weight(1.0) == 0.0
-
-
-def test_limit_per_document_keeps_order() -> None:
-    ranking = [(1, 0.9), (2, 0.8), (3, 0.7), (4, 0.6)]
-    documents = {1: 10, 2: 10, 3: 10, 4: 20}
-    assert limit_per_document(ranking, documents, 2) == [(1, 0.9), (2, 0.8), (4, 0.6)]
-    assert limit_per_document(ranking, documents, 0) == ranking

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from semsearch import Document, Hit, Searcher, build_index
 from semsearch.errors import IndexNotFound, InvalidInput
+from semsearch.opening import OpenIndex
+from semsearch.ranking.fusion import DENSE_WEIGHT, fuse, ranked
+from semsearch.searching import MODES, SearchOptions
 from tests.toy import ToyEmbedder, ToyReranker
+
+if TYPE_CHECKING:
+    from typing import Unpack
 
 WORDS = ["river", "stone", "cloud", "forest", "engine", "wheel", "brake", "kettle", "violin", "garden", "lantern"]
 
@@ -134,6 +143,8 @@ def test_a_query_longer_than_the_model_reads_is_read_whole(searcher: Searcher, t
         ({"mode": "fuzzy"}, "hybrid, dense, lexical"),
         ({"per_document": -1}, "-1"),
         ({"context": -2}, "-2"),
+        ({"mmr": 1.5}, "mmr = 1.5"),
+        ({"mmr": float("nan")}, "mmr = nan"),
         ({"rerank": True}, "--reranker NAME_OR_FOLDER"),
     ],
 )
@@ -215,15 +226,15 @@ def test_passages_that_share_a_vector_do_not_end_the_search(toy: ToyEmbedder) ->
 def test_files_that_a_writer_has_just_replaced_are_looked_for_again(
     searcher: Searcher, toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = Searcher._open_parts, []
+    real, calls = OpenIndex._open, []
 
-    def publish_first(self: Searcher, meta: Mapping[str, Any]) -> Any:
+    def publish_first(self: OpenIndex, meta: Mapping[str, Any]) -> Any:
         calls.append(meta["generation"])
         if len(calls) == 1:
             build_index([Document("new", "A publication in between.")], embedder=ToyEmbedder())
         return real(self, meta)
 
-    monkeypatch.setattr(Searcher, "_open_parts", publish_first)
+    monkeypatch.setattr(OpenIndex, "_open", publish_first)
     assert searcher.search("publication", k=1)[0].document.id == "new"
     assert len(calls) == 2
 
@@ -233,9 +244,9 @@ def test_first_queries_of_two_threads_do_not_wait_for_each_other(
 ) -> None:
     build_index(make_documents(), embedder=toy)
     opening, loading = threading.Event(), threading.Event()
-    real = Searcher._open_parts
+    real = OpenIndex._open
 
-    def slow_open(self: Searcher, meta: Mapping[str, Any]) -> Any:
+    def slow_open(self: OpenIndex, meta: Mapping[str, Any]) -> Any:
         opening.set()
         loading.wait(2)
         return real(self, meta)
@@ -244,7 +255,7 @@ def test_first_queries_of_two_threads_do_not_wait_for_each_other(
         loading.set()
         return toy
 
-    monkeypatch.setattr(Searcher, "_open_parts", slow_open)
+    monkeypatch.setattr(OpenIndex, "_open", slow_open)
     monkeypatch.setattr("semsearch.searching.load_embedder", slow_load)
     with Searcher.open() as searcher:
         threads = [
@@ -269,3 +280,133 @@ def test_a_copy_that_may_not_be_written_to_answers(searcher: Searcher, toy: ToyE
         with Searcher.open(copy, embedder=toy) as other:
             assert other.search("kettle", k=3) == expected
     assert sorted((p.name, p.stat().st_mtime_ns) for p in (copy / "lexical").iterdir()) == before
+
+
+PARAGRAPH = (
+    "The violin hangs in the hall beside the lantern, and its case lies under the stairs until the garden opens."
+)
+
+
+def find(texts: dict[str, str], toy: ToyEmbedder, **options: Unpack[SearchOptions]) -> list[tuple[str, list[str]]]:
+    """(document, documents folded into it) of each hit."""
+    build_index([Document(i, text) for i, text in texts.items()], embedder=toy)
+    with Searcher.open(embedder=toy) as searcher:
+        hits = searcher.search("violin in the hall", **options)
+        assert searcher.search_many(["violin in the hall"], **options) == [hits]
+    assert [h.rank for h in hits] == list(range(1, len(hits) + 1))
+    return [(h.document.id, [d.document_id for d in h.duplicates]) for h in hits]
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense", "lexical"])
+def test_copies_are_folded_into_the_best(mode: str, toy: ToyEmbedder) -> None:
+    texts = {
+        "a": PARAGRAPH,
+        "b": PARAGRAPH,
+        "c": PARAGRAPH.replace("hall", "*hall*"),
+        "d": PARAGRAPH.replace("The violin", "The violin never"),
+        "e": PARAGRAPH.replace("violin hangs", "7 violin hangs"),
+        "f": "An engine and a wheel without a violin.",
+    }
+    found = dict(find(texts, toy, mode=mode))
+    assert found["a"] == ["b", "c"] and not found.keys() & {"b", "c"}
+    assert {"d", "e", "f"} <= found.keys() and not any(found[i] for i in "def")
+    apart = find(texts, toy, mode=mode, fold=False)
+    assert {i for i, _ in apart} == set(texts) and not any(folded for _, folded in apart)
+
+
+def test_a_duplicate_says_where_it_stands(toy: ToyEmbedder) -> None:
+    copy = Document("two", f"{'Words of no matter. ' * 4}\n\n{PARAGRAPH}", title="Second", page_starts=(0,))
+    build_index([Document("one", PARAGRAPH), copy], embedder=ToyEmbedder(max_tokens=26))
+    with Searcher.open(embedder=ToyEmbedder(max_tokens=26)) as searcher:
+        [folded] = searcher.search("violin in the hall", k=1)[0].duplicates
+        assert (folded.document_id, folded.title, folded.source) == ("two", "Second", "")
+        assert (folded.line_start, folded.page) == (3, 1)
+        apart = {h.document.id: h.chunk for h in searcher.search("violin in the hall", k=2, fold=False)}
+        assert apart["two"].id == folded.chunk_id and apart["two"].line_start == 3
+
+
+def test_places_are_filled_beside_hundreds_of_copies(toy: ToyEmbedder) -> None:
+    texts = {f"copy{i}": f"{PARAGRAPH}{' ' * i}" + "!" * i for i in range(300)}
+    texts |= {f"other{i:02}": f"A violin with {WORDS[i % 11]} number {i}." for i in range(30)}
+    for mode in ("hybrid", "dense"):
+        found = find(texts, toy, k=20, mode=mode)
+        assert len(found) == 20 and sum(i.startswith("copy") for i, _ in found) == 1
+        assert len(dict(found)["copy0"]) >= 99
+        assert found == find(texts, toy, k=20, mode=mode)
+
+
+def test_a_document_of_copies_has_its_places_for_other_passages(toy: ToyEmbedder) -> None:
+    build_index(
+        [
+            Document("first", PARAGRAPH),
+            Document(
+                "second", "\n\n".join([PARAGRAPH, "violin number 1 " * 9, "violin number 2 " * 9, "lantern " * 30])
+            ),
+        ],
+        embedder=ToyEmbedder(max_tokens=30),
+    )
+    with Searcher.open(embedder=ToyEmbedder(max_tokens=30)) as searcher:
+        hits = searcher.search("violin in the hall", per_document=2)
+        assert [h.document.id for h in hits].count("second") == 2
+        assert [d.document_id for d in hits[0].duplicates] in (["first"], ["second"])
+        assert all(PARAGRAPH not in h.chunk.text for h in hits[1:])
+
+
+def test_mmr_reorders_and_keeps_scores(searcher: Searcher) -> None:
+    plain = searcher.search("river stone", k=50, per_document=0)
+    assert searcher.search("river stone", k=50, per_document=0, mmr=1.0) == plain
+    scores = {h.chunk.id: h.score for h in plain}
+    vectors = dict(zip(scores, searcher._model().embed_documents([h.chunk.text for h in plain]), strict=True))
+    mixed = searcher.search("river stone", k=10, per_document=0, mmr=0.3)
+    assert [h.rank for h in mixed] == list(range(1, 11))
+    assert mixed[0] == plain[0] and mixed != plain[:10]
+    assert all(h.score == scores[h.chunk.id] for h in mixed)
+
+    def likeness(hits: list[Hit]) -> float:
+        rows = np.stack([vectors[h.chunk.id] for h in hits])
+        return float(np.triu(rows @ rows.T, 1).sum())
+
+    assert likeness(mixed) < likeness(plain[:10])
+    assert mixed == searcher.search("river stone", k=10, per_document=0, mmr=0.3)
+
+
+def test_mmr_follows_the_reranker(toy: ToyEmbedder) -> None:
+    build_index(make_documents(), embedder=toy)
+    with Searcher.open(embedder=toy, reranker=ToyReranker()) as searcher:
+        plain = searcher.search("river stone", k=5)
+        assert searcher.search("river stone", k=5, mmr=1.0) == plain
+        mixed = searcher.search("river stone", k=5, mmr=0.2)
+        assert mixed[0] == plain[0] and len(mixed) == 5
+        assert all(h.score == h.scores.rerank == len(h.chunk.text) for h in mixed)
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=4),
+    k=st.integers(1, 120),
+    per_document=st.integers(0, 4),
+    mode=st.sampled_from(MODES),
+)
+def test_without_folding_hits_are_the_fused_ranking(
+    searcher: Searcher, words: list[str], k: int, per_document: int, mode: str
+) -> None:
+    query = " ".join(words)
+    hits = searcher.search(query, k=k, per_document=per_document, mode=mode, fold=False)
+    everything = searcher.search(query, k=10_000, per_document=0, mode=mode, fold=False)
+    dense = {h.chunk.id: h.scores.dense for h in everything if h.scores.dense is not None}
+    lexical = {h.chunk.id: h.scores.lexical for h in everything if h.scores.lexical is not None}
+    ranking = fuse(dense, lexical, weight=DENSE_WEIGHT) if mode == "hybrid" else ranked(dense or lexical)
+    document_of = {h.chunk.id: h.document.id for h in everything}
+    expected: list[tuple[int, float]] = []
+    for chunk_id, score in ranking:
+        of_document = sum(document_of[i] == document_of[chunk_id] for i, _ in expected)
+        if len(expected) < k and (not per_document or of_document < per_document):
+            expected.append((chunk_id, score))
+    assert [h.score for h in hits] == pytest.approx([score for _, score in expected], abs=1e-6)
+    assert [h.chunk.id for h in hits] == [i for i, _ in expected] or len({round(h.score, 5) for h in hits}) < len(hits)
+    assert all(h.duplicates == () for h in hits)
+
+
+def test_options_are_those_of_search() -> None:
+    parameters = inspect.signature(Searcher.search).parameters.values()
+    assert set(SearchOptions.__annotations__) == {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}

@@ -1,0 +1,84 @@
+"""The first stage: the candidates of a query from both legs, fused, without those that repeat what is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from semsearch.opening import IndexState
+from semsearch.ranking.candidates import Candidates
+from semsearch.ranking.diversity import choose
+from semsearch.ranking.fusion import fuse, ranked
+from semsearch.types import FloatArray
+
+__all__ = ["Query", "gather"]
+
+CANDIDATES = 100  # chunks taken from each leg, at least
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query as the legs understand it.
+
+    Attributes:
+        text: what was asked; not blank.
+        mode: `hybrid`, `dense` or `lexical`.
+        vector: unit vector (dim,); None for `lexical`.
+        weight: of the dense leg in a `hybrid` ranking, in [0, 1].
+    """
+
+    text: str
+    mode: str
+    vector: FloatArray | None
+    weight: float
+
+
+def gather(state: IndexState, query: Query, depth: int, *, per_document: int, fold: bool) -> Candidates:
+    """The first candidates by the fused score that may stand beside each other.
+
+    Args:
+        state: held by the caller.
+        query: what is looked for.
+        depth: how many; fewer only where the index holds no more.
+        per_document: most of one document; 0 for no limit.
+        fold: whether candidates that say the same take one place.
+
+    Raises:
+        IndexCorrupt: a passage has no vector.
+    """
+    n = max(CANDIDATES, depth)
+    n_possible = min(depth, state.n_documents * per_document) if per_document else depth
+    texts = state.store.texts_of_chunks if fold else None
+    while True:
+        candidates = choose(_fused(_legs(state, query, n), query), depth, per_document=per_document, texts=texts)
+        if len(candidates) >= n_possible or n >= state.n_chunks:
+            return candidates
+        n *= 4  # a document with many good chunks, or copies, used the candidates up
+
+
+def _legs(state: IndexState, query: Query, n: int) -> Candidates:
+    """What each leg finds first, n vectors or chunks, by chunk id; each with the scores of all legs that were asked."""
+    places: set[tuple[int, int, int]] = set()
+    bm25: dict[int, float] = {}
+    if query.vector is not None:
+        near = state.ann.search(query.vector[np.newaxis], n + state.n_spare).ids[0]
+        places.update(state.store.chunks_of_vectors(near[near >= 0].tolist()))
+    if query.mode != "dense":
+        bm25 = dict(state.lexical.search(query.text, n + state.n_spare))
+        places.update(state.store.places_of_chunks(bm25))
+        missing = sorted(chunk_id for chunk_id, _, _ in places if chunk_id not in bm25)
+        bm25.update(state.lexical.score(query.text, missing))
+    ordered = sorted(places)
+    vectors = state.vectors.get(np.array([vector_id for _, _, vector_id in ordered], dtype=np.int64))
+    dense = np.full(len(ordered), np.nan) if query.vector is None else (vectors @ query.vector).astype(np.float64)
+    lexical = np.array([bm25.get(chunk_id, np.nan) for chunk_id, _, _ in ordered], dtype=np.float64)
+    return Candidates.of(ordered, vectors, dense, lexical)
+
+
+def _fused(candidates: Candidates, query: Query) -> Candidates:
+    """Those for which a leg speaks, best first."""
+    dense, lexical = candidates.by_id(candidates.dense), candidates.by_id(candidates.lexical)
+    ranking = fuse(dense, lexical, weight=query.weight) if query.mode == "hybrid" else ranked(dense or lexical)
+    candidates = candidates.ranked_by(ranking)
+    return replace(candidates, fused=candidates.relevance)

@@ -1,0 +1,67 @@
+"""What to point at in a hit: the sentence nearest to the query, and the query's words."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from semsearch.chunking import split_sentences
+from semsearch.ranking.fusion import fuse
+from semsearch.store.lexical import Analyzer
+from semsearch.types import FloatArray, Hit
+
+__all__ = ["Highlight", "highlights"]
+
+
+@dataclass(frozen=True, slots=True)
+class Highlight:
+    """What to point at in a passage, as (start, end) offsets into `hit.chunk.text`."""
+
+    sentence: tuple[int, int]
+    words: tuple[tuple[int, int], ...]
+
+
+def highlights(
+    text: str,
+    hits: Sequence[Hit],
+    *,
+    analyzer: Analyzer,
+    cosines: Callable[[Sequence[str]], FloatArray],
+    weight: Callable[[], float],
+) -> list[Highlight]:
+    """One highlight a hit.
+
+    Args:
+        text: the query.
+        hits: what it found.
+        analyzer: knows which words match.
+        cosines: of the query and each of some texts, (n,); asked only for hits found by meaning.
+        weight: of meaning beside words, in [0, 1]; asked only then.
+    """
+    terms = analyzer.query_terms(text)
+    sentences = [split_sentences(hit.chunk.text) or [(0, len(hit.chunk.text))] for hit in hits]
+    found = []
+    for hit, spans, dense in zip(hits, sentences, _cosines(hits, sentences, cosines), strict=True):
+        words = analyzer.matches(hit.chunk.text, terms)
+        counts = [sum(start <= word[0] < end for word in words) for start, end in spans]
+        lexical = {i: float(n) for i, n in enumerate(counts) if n}
+        best = fuse(dense, lexical, weight=weight() if dense else 0.0)
+        found.append(Highlight(spans[best[0][0]] if best else spans[0], tuple(words)))
+    return found
+
+
+def _cosines(
+    hits: Sequence[Hit],
+    sentences: Sequence[list[tuple[int, int]]],
+    cosines: Callable[[Sequence[str]], FloatArray],
+) -> list[dict[int, float]]:
+    """Cosine of the query and each sentence, hit by hit; none where there is no choice, or no meaning was used."""
+    asked = [i for i, hit in enumerate(hits) if hit.scores.dense is not None and len(sentences[i]) > 1]
+    found: list[dict[int, float]] = [{} for _ in hits]
+    if asked:
+        texts = [hits[i].chunk.text[start:end] for i in asked for start, end in sentences[i]]
+        scores = iter(cosines(texts).tolist())
+        for i in asked:
+            found[i] = dict(enumerate(itertools.islice(scores, len(sentences[i]))))
+    return found

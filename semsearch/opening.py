@@ -1,0 +1,92 @@
+"""One state of an index and the files that belong to it, opened once and again only when a writer has published."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semsearch.errors import IndexCorrupt
+from semsearch.store.ann import FlatIndex
+from semsearch.store.lexical import LexicalIndex
+from semsearch.store.metadata import Store
+from semsearch.store.vectors import ShardReader
+from semsearch.types import VectorIndex
+
+__all__ = ["IndexState", "OpenIndex"]
+
+OPEN_ATTEMPTS = 5  # a file named by a state of the index may be gone when a writer has just replaced it
+
+
+@dataclass(frozen=True, slots=True)
+class IndexState:
+    """The files that belong to one state of an index. They answer for it while `OpenIndex.state` is held."""
+
+    generation: int
+    store: Store
+    lexical: LexicalIndex
+    vectors: ShardReader
+    ann: VectorIndex
+    n_chunks: int
+    n_documents: int
+    n_spare: int  # vectors or lexical entries that no visible chunk answers for: fetched on top
+
+
+class OpenIndex:
+    """An index opened to be read. Safe to use from several threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._state: IndexState | None = None
+
+    @property
+    def path(self) -> Path:
+        """The folder of the index."""
+        return self._store.path
+
+    def close(self) -> None:
+        """Let go of the index."""
+        self._store.close()
+
+    def model(self) -> dict[str, Any]:
+        """What is known about the model that the index was built with."""
+        with self._store.snapshot() as meta:
+            return dict(meta["model"])
+
+    @contextlib.contextmanager
+    def state(self) -> Iterator[IndexState]:
+        """Hold one state of the index.
+
+        Raises:
+            IndexCorrupt: files of the index cannot be read.
+        """
+        with contextlib.ExitStack() as stack:
+            for attempt in range(1, OPEN_ATTEMPTS + 1):
+                meta = stack.enter_context(self._store.snapshot())
+                try:
+                    state = self._state_of(meta)
+                    break
+                except FileNotFoundError as error:
+                    stack.close()
+                    if attempt == OPEN_ATTEMPTS:
+                        raise IndexCorrupt(f"{error.filename} is missing. Mend it with: semsearch index") from error
+            yield state
+
+    def _state_of(self, meta: Mapping[str, Any]) -> IndexState:
+        with self._lock:
+            if self._state is None or self._state.generation != meta["generation"]:
+                self._state = self._open(meta)
+            return self._state
+
+    def _open(self, meta: Mapping[str, Any]) -> IndexState:
+        store, model = self._store, meta["model"]
+        shards = ShardReader(self.path / "vectors", store.shard_names(model["fingerprint"]), model["dim"])
+        index = FlatIndex.load(self.path / meta["ann"]["file"], model["dim"])
+        lexical = LexicalIndex(self.path / "lexical")
+        n_chunks, n_vectors, n_documents = store.count_chunks()
+        n_spare = max(len(index) - n_vectors, len(lexical) - n_chunks, 0)
+        return IndexState(meta["generation"], store, lexical, shards, index, n_chunks, n_documents, n_spare)

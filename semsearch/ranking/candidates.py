@@ -1,0 +1,88 @@
+"""What travels between the stages of ranking: passages with their scores, before they are hits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from semsearch.types import FloatArray, IntArray, Scores
+
+__all__ = ["Candidates", "ScoreArray"]
+
+ScoreArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Passages that may become hits, one a row. A stage of ranking takes one of these and returns another.
+
+    Attributes:
+        ids: int64 (n,) chunk ids.
+        documents: int64 (n,) rows of the documents they belong to.
+        vector_ids: int64 (n,); equal where the texts are equal.
+        vectors: float32 (n, dim) unit rows, exact.
+        dense: (n,) cosines of query and passage, in [-1, 1]; NaN, here and below, where there is no score.
+        lexical: (n,) BM25, >= 0.
+        fused: (n,) what the first stage ranked by.
+        rerank: (n,) what the cross-encoder answered.
+        relevance: (n,) the score of the last stage that gave one, which becomes `Hit.score`; larger is better.
+        duplicates: chunk ids that say the same as each row and were folded into it, best first.
+    """
+
+    ids: IntArray
+    documents: IntArray
+    vector_ids: IntArray
+    vectors: FloatArray
+    dense: ScoreArray
+    lexical: ScoreArray
+    fused: ScoreArray
+    rerank: ScoreArray
+    relevance: ScoreArray
+    duplicates: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(
+        cls, places: Sequence[tuple[int, int, int]], vectors: FloatArray, dense: ScoreArray, lexical: ScoreArray
+    ) -> Candidates:
+        """Unranked candidates, from their (chunk id, document row, vector id), vectors and scores of both legs."""
+        ids, documents, vector_ids = np.array(places, dtype=np.int64).reshape(-1, 3).T
+        none = np.full(len(ids), np.nan)
+        return cls(ids, documents, vector_ids, vectors, dense, lexical, none, none, none, ((),) * len(ids))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Sequence[int]) -> Candidates:
+        """These rows, in this order."""
+        at = np.asarray(rows, dtype=np.int64)
+        return Candidates(
+            self.ids[at],
+            self.documents[at],
+            self.vector_ids[at],
+            self.vectors[at],
+            self.dense[at],
+            self.lexical[at],
+            self.fused[at],
+            self.rerank[at],
+            self.relevance[at],
+            tuple(self.duplicates[row] for row in rows),
+        )
+
+    def ranked_by(self, ranking: Sequence[tuple[int, float]]) -> Candidates:
+        """Those named in a ranking of (chunk id, relevance), in its order and with its scores."""
+        row_of = {int(chunk_id): row for row, chunk_id in enumerate(self.ids)}
+        relevance = np.array([score for _, score in ranking], dtype=np.float64)
+        return replace(self.take([row_of[chunk_id] for chunk_id, _ in ranking]), relevance=relevance)
+
+    def by_id(self, scores: ScoreArray) -> dict[int, float]:
+        """Those of some scores (n,) that are there, by chunk id."""
+        return {i: s for i, s in zip(self.ids.tolist(), scores.tolist(), strict=True) if not math.isnan(s)}
+
+    def scores(self, row: int) -> Scores:
+        """The parts of a row's score."""
+        parts = (float(part[row]) for part in (self.dense, self.lexical, self.fused, self.rerank))
+        return Scores(*(None if math.isnan(part) else part for part in parts))
