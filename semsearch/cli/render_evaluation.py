@@ -42,7 +42,7 @@ def measures(answer: Mapping[str, Any], *, precision: str, reranker: str | None)
 def comparison(found: Comparison, baseline: Path | None, queries: Mapping[str, str]) -> None:
     """Print both runs' measures with their differences, and the queries that differ most."""
     console = open_console()
-    missing = f", which lacks {found.n_missing:,} of the queries" if found.n_missing else ""
+    missing = f", which has nothing for {found.n_missing:,} queries" if found.n_missing else ""
     _print(console, "compared with ", (clean_line(short_path(baseline or "")), PATH), missing)
     head = f"{'':<{NAME_WIDTH}}  baseline  this run    change  p (t-test)  p (random.)  better  equal  worse"
     _print(console, "  ", (head, "dim"))

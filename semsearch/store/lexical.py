@@ -144,7 +144,7 @@ class LexicalIndex:
 
         schema = self._index.schema
         clauses = []
-        # BM25 is a sum over the words of the query, so one that is there twice counts twice (Robertson and Zaragoza 2009,
+        # BM25 is a sum over the words of the query: one that is there twice counts twice (Robertson and Zaragoza 2009,
         # with k3 without limit): what a long question comes back to is what it is about.
         for term, n in self.analyzer.query_terms(text).items():
             for name, boost in (("text", float(n)), ("context", n * CONTEXT_BOOST)):

@@ -131,7 +131,7 @@ def test_bad_judgments_are_named(tmp_path, text, message):
 
 
 def test_files_that_cannot_be_opened_are_named(tmp_path):
-    with pytest.raises(InvalidInput, match="none.jsonl cannot be read"):
+    with pytest.raises(InvalidInput, match=r"none\.jsonl cannot be read"):
         read_queries(tmp_path / "none.jsonl")
     with pytest.raises(InvalidInput, match="cannot be read"):
         read_qrels(tmp_path)
