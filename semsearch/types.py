@@ -110,12 +110,14 @@ class Scores:
     Attributes:
         dense: cosine of query and passage vectors, in [-1, 1].
         lexical: BM25, >= 0, not comparable between queries.
+        feedback: the cosine that was fused in place of `dense`: with the query moved towards the best passages.
         fused: what the first stage ranked by; its range depends on the mode.
-        rerank: what the cross-encoder answered, in the model's own range.
+        rerank: what the reranker answered, in its own range.
     """
 
     dense: float | None = None
     lexical: float | None = None
+    feedback: float | None = None
     fused: float | None = None
     rerank: float | None = None
 
@@ -226,7 +228,12 @@ class Embedder(Protocol):
 
 
 class Reranker(Protocol):
-    """A model that reads query and passage together."""
+    """A model that reads passages again, for the query.
+
+    It may have three methods more. `n_within(query, texts, budget_s)` says how many of the texts, from the first on,
+    it scores in so many seconds; without it, as many are given as the count allows. `join(first_stage, scores)` gives
+    the scores (n,) to rank by; without it, its own. `matches(query, text)` tells which parts of both were matched.
+    """
 
     @property
     def name(self) -> str:

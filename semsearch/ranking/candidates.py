@@ -27,8 +27,9 @@ class Candidates:
         vectors: float32 (n, dim) unit rows, exact.
         dense: (n,) cosines of query and passage, in [-1, 1]; NaN, here and below, where there is no score.
         lexical: (n,) BM25, >= 0.
+        feedback: (n,) cosines of passage and the query moved by feedback.
         fused: (n,) what the first stage ranked by.
-        rerank: (n,) what the cross-encoder answered.
+        rerank: (n,) what the reranker answered.
         relevance: (n,) the score of the last stage that gave one, which becomes `Hit.score`; larger is better.
         duplicates: chunk ids that say the same as each row and were folded into it, best first.
     """
@@ -39,6 +40,7 @@ class Candidates:
     vectors: FloatArray
     dense: ScoreArray
     lexical: ScoreArray
+    feedback: ScoreArray
     fused: ScoreArray
     rerank: ScoreArray
     relevance: ScoreArray
@@ -51,7 +53,7 @@ class Candidates:
         """Unranked candidates, from their (chunk id, document row, vector id), vectors and scores of both legs."""
         ids, documents, vector_ids = np.array(places, dtype=np.int64).reshape(-1, 3).T
         none = np.full(len(ids), np.nan)
-        return cls(ids, documents, vector_ids, vectors, dense, lexical, none, none, none, ((),) * len(ids))
+        return cls(ids, documents, vector_ids, vectors, dense, lexical, none, none, none, none, ((),) * len(ids))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -66,6 +68,7 @@ class Candidates:
             self.vectors[at],
             self.dense[at],
             self.lexical[at],
+            self.feedback[at],
             self.fused[at],
             self.rerank[at],
             self.relevance[at],
@@ -84,5 +87,5 @@ class Candidates:
 
     def scores(self, row: int) -> Scores:
         """The parts of a row's score."""
-        parts = (float(part[row]) for part in (self.dense, self.lexical, self.fused, self.rerank))
+        parts = (float(part[row]) for part in (self.dense, self.lexical, self.feedback, self.fused, self.rerank))
         return Scores(*(None if math.isnan(part) else part for part in parts))

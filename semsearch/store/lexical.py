@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,10 +71,10 @@ class Analyzer:
         """Terms as the index holds them."""
         return list(self.stemming.analyze(" ".join(words)))
 
-    def query_terms(self, text: str) -> list[str]:
-        """The distinct terms of a query, function words left out unless it has no others."""
+    def query_terms(self, text: str) -> dict[str, int]:
+        """The terms of a query and how often each is in it, function words left out unless it has no others."""
         words = self.words(text)
-        return list(dict.fromkeys(self.stem([w for w in words if w not in STOP_WORDS] or words)))
+        return dict(Counter(self.stem([w for w in words if w not in STOP_WORDS] or words)))
 
     def matches(self, text: str, terms: Iterable[str]) -> list[tuple[int, int]]:
         """Character spans (start, end) of the words of a text that answer to one of the terms."""
@@ -143,10 +144,11 @@ class LexicalIndex:
 
         schema = self._index.schema
         clauses = []
-        for term in self.analyzer.query_terms(text):
-            clauses.append((Occur.Should, Query.term_query(schema, "text", term)))
-            context = Query.boost_query(Query.term_query(schema, "context", term), CONTEXT_BOOST)
-            clauses.append((Occur.Should, context))
+        # BM25 is a sum over the words of the query: one that is there twice counts twice (Robertson and Zaragoza 2009,
+        # with k3 without limit): what a long question comes back to is what it is about.
+        for term, n in self.analyzer.query_terms(text).items():
+            for name, boost in (("text", float(n)), ("context", n * CONTEXT_BOOST)):
+                clauses.append((Occur.Should, Query.boost_query(Query.term_query(schema, name, term), boost)))
         return Query.boolean_query(clauses) if clauses else None
 
     def _run(self, query: Any, k: int) -> list[tuple[int, float]]:
