@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from semsearch.encoders import comparable, load_embedder, load_reranker
+from semsearch.encoders.late_interaction import LateInteraction, TokenMatch
 from semsearch.errors import IndexIncompatible, InvalidInput
 from semsearch.gathering import Query, gather
 from semsearch.highlighting import Highlight, highlights
 from semsearch.opening import OpenIndex
 from semsearch.ranking.candidates import Candidates
 from semsearch.ranking.diversity import diversify
-from semsearch.ranking.fusion import dense_weight, ranked
+from semsearch.ranking.fusion import dense_weight
+from semsearch.ranking.reranking import reranked
 from semsearch.store.files import index_path
 from semsearch.store.metadata import Store
-from semsearch.types import Chunk, Document, Embedder, FloatArray, Hit, Reranker, storable
+from semsearch.types import Chunk, Document, Embedder, FloatArray, Hit, Reranker, TokenEmbedder, storable
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -31,7 +33,8 @@ __all__ = ["MODES", "SearchOptions", "Searcher"]
 MODES = ("hybrid", "dense", "lexical")
 MAX_K = 10_000
 PER_DOCUMENT = 3  # hits of one document unless asked otherwise
-RERANK_DEPTH = 30  # hits the cross-encoder reads, at least
+RERANK_DEPTH = 30  # passages that a reranker reads, at most
+BUDGET_MS = 200.0  # that it may take for them
 MMR_DEPTH = 50  # hits that `mmr` picks from, at least; with a reranker, those it has read
 
 
@@ -41,6 +44,8 @@ class SearchOptions(TypedDict, total=False):
     k: int
     mode: str
     rerank: bool | None
+    rerank_depth: int
+    budget_ms: float
     per_document: int
     context: int
     fold: bool
@@ -56,6 +61,7 @@ class Searcher:
         self._device = device
         self._embedder = embedder
         self._reranker = reranker
+        self._own_reranker: LateInteraction | None = None
         self._model_lock = threading.Lock()
 
     @classmethod
@@ -73,7 +79,8 @@ class Searcher:
             index: its name, or the path of its folder.
             device: where models run: `auto`, `cpu`, `cuda`, ...
             embedder: in place of the model the index names, which is otherwise loaded by the first query that needs it.
-            reranker: a cross-encoder, or the name or folder of one; without it nothing is reranked.
+            reranker: a cross-encoder, or the name or folder of one; without it the index's own model rescores passages
+                token by token, where it can.
 
         Raises:
             IndexNotFound: there is none; the text says how to make one.
@@ -106,11 +113,6 @@ class Searcher:
         """The folder of the index."""
         return self._index.path
 
-    @property
-    def has_reranker(self) -> bool:
-        """Whether hits are reranked unless a search says otherwise."""
-        return self._reranker is not None
-
     def search(
         self,
         text: str,
@@ -118,6 +120,8 @@ class Searcher:
         k: int = 10,
         mode: str = "hybrid",
         rerank: bool | None = None,
+        rerank_depth: int = RERANK_DEPTH,
+        budget_ms: float = BUDGET_MS,
         per_document: int = PER_DOCUMENT,
         context: int = 0,
         fold: bool = True,
@@ -129,7 +133,10 @@ class Searcher:
             text: the query, a question or a few words.
             k: number of hits, 1 to 10,000.
             mode: `hybrid` fuses `dense` (meaning) and `lexical` (words, BM25).
-            rerank: whether a cross-encoder rescores the first hits; by default when the searcher has one.
+            rerank: whether a reranker reads the first hits again; by default where there is one, but not in `lexical`
+                mode without a cross-encoder.
+            rerank_depth: passages it reads, at most.
+            budget_ms: time that it may take on this machine, in milliseconds, which bounds that number too.
             per_document: most hits of one document; 0 for no limit.
             context: lines of the document to add to the passage on each side.
             fold: whether passages that say the same take one place; the best carries the others as `duplicates`.
@@ -144,8 +151,7 @@ class Searcher:
             ModelError: the index's model cannot be found or run.
             IndexCorrupt: files of the index cannot be read.
         """
-        rerank = self._reranker is not None if rerank is None else rerank
-        self._check(k, mode, rerank, per_document, context, mmr)
+        self._check(k, mode, rerank_depth, budget_ms, per_document, context, mmr)
         if not isinstance(text, str):
             raise InvalidInput(f"the query is {text!r}; give a string")
         text = storable(text)
@@ -153,16 +159,18 @@ class Searcher:
             return []
         vector = None if mode == "lexical" else self._encode(text)
         weight = self._weight(text) if mode == "hybrid" else 0.0
+        reranker = self._reranker_for(mode, rerank)
         query = Query(text, mode, vector, weight)
-        depth = max(k, RERANK_DEPTH if rerank else MMR_DEPTH if mmr is not None else 0)
+        depth = max(k, rerank_depth if reranker else MMR_DEPTH if mmr is not None else 0)
         with self._index.state() as state:
             candidates = gather(state, query, depth, per_document=per_document, fold=fold)
-            if mmr is not None and not rerank:  # before documents are read that it would leave out
+            if mmr is not None and not reranker:  # before documents are read that it would leave out
                 candidates = diversify(candidates, k, mmr)
             found = state.store.hydrate(candidates.ids.tolist())
             elsewhere = state.store.duplicates(i for folded in candidates.duplicates for i in folded)
-        if rerank:
-            candidates = self._rerank(text, candidates, found)
+        if reranker:
+            texts = [found[i][0].text for i in candidates.ids[:rerank_depth].tolist()]
+            candidates = _rerank(reranker, query, candidates, texts, budget_ms / 1e3)
             candidates = diversify(candidates, k, mmr) if mmr is not None else candidates
         hits = []
         for row, chunk_id in enumerate(candidates.ids[:k].tolist()):
@@ -193,20 +201,37 @@ class Searcher:
             weight=lambda: self._weight(text),
         )
 
-    def _check(self, k: int, mode: str, rerank: bool, per_document: int, context: int, mmr: float | None) -> None:
+    def reranker_name(self, mode: str = "hybrid", rerank: bool | None = None) -> str | None:
+        """What rescores the hits of a search with these options; None where nothing does."""
+        reranker = self._reranker_for(mode, rerank)
+        return reranker.name if reranker is not None else None
+
+    def explain(self, text: str, hit: Hit) -> list[TokenMatch]:
+        """Which token of a hit's passage each token of the query is nearest to, in the query's order.
+
+        Empty where the index's model does not tell tokens apart.
+
+        Raises:
+            ModelError: the index's model cannot be found or run.
+        """
+        own = self._late_interaction()
+        return own.matches(text, hit.chunk.text) if own is not None else []
+
+    def _check(
+        self, k: int, mode: str, depth: int, budget_ms: float, per_document: int, context: int, mmr: float | None
+    ) -> None:
         if not 1 <= k <= MAX_K:
             raise InvalidInput(f"k = {k}: give a number of hits from 1 to {MAX_K}")
         if mode not in MODES:
             raise InvalidInput(f"mode = {mode!r}: give one of {', '.join(MODES)}")
+        if not 1 <= depth <= MAX_K:
+            raise InvalidInput(f"rerank_depth = {depth}: give a number of passages from 1 to {MAX_K}")
+        if not budget_ms > 0:
+            raise InvalidInput(f"budget_ms = {budget_ms}: give a time above 0, in milliseconds")
         if per_document < 0 or context < 0:
             raise InvalidInput(f"per_document = {per_document}, context = {context}: neither may be negative")
         if mmr is not None and not 0.0 <= mmr <= 1.0:
             raise InvalidInput(f"mmr = {mmr}: give a number from 0 (hits that differ) to 1 (relevance alone)")
-        if rerank and self._reranker is None:
-            raise InvalidInput(
-                "reranking needs a cross-encoder and none is configured: name one with --reranker NAME_OR_FOLDER "
-                "(in Python: Searcher.open(..., reranker=...))"
-            )
 
     def _model(self) -> Embedder:
         if self._embedder is None:  # the store's lock is never taken under the model's
@@ -231,13 +256,41 @@ class Searcher:
         """Weight of the dense leg in a hybrid ranking."""
         return dense_weight(self._model().unknown_share(text))
 
-    def _rerank(self, text: str, candidates: Candidates, found: Mapping[int, tuple[Chunk, Document]]) -> Candidates:
-        """The candidates by the cross-encoder's scores, ties to the smaller id."""
-        assert self._reranker is not None
-        ids = candidates.ids.tolist()
-        scores = self._reranker.score(text, [found[i][0].text for i in ids])
-        candidates = replace(candidates, rerank=scores.astype(np.float64))
-        return candidates.ranked_by(ranked(dict(zip(ids, scores.tolist(), strict=True))))
+    def _reranker_for(self, mode: str, asked: bool | None) -> Reranker | None:
+        """What rescores the hits of a search, or None."""
+        if asked is False or (asked is None and self._reranker is None and mode == "lexical"):
+            return None
+        reranker = self._reranker or self._late_interaction()
+        if reranker is None and asked:
+            raise InvalidInput(
+                "the index's own model cannot rerank: name a cross-encoder with --reranker NAME_OR_FOLDER "
+                "(in Python: Searcher.open(..., reranker=...))"
+            )
+        return reranker
+
+    def _late_interaction(self) -> LateInteraction | None:
+        """The index's model as a reranker, where it gives vectors of tokens."""
+        embedder = self._model()
+        if self._own_reranker is None and isinstance(embedder, TokenEmbedder):
+            self._own_reranker = LateInteraction(embedder)
+        return self._own_reranker
+
+
+def _rerank(
+    reranker: Reranker, query: Query, candidates: Candidates, texts: Sequence[str], budget_s: float
+) -> Candidates:
+    """The candidates with the first reordered: as many, of these texts, as the reranker reads in the time it has."""
+    if not texts:
+        return candidates
+    if hasattr(reranker, "n_within"):
+        texts = texts[: reranker.n_within(query.text, texts, budget_s)]
+    scores = reranker.score(query.text, texts)
+    joined = scores
+    if hasattr(reranker, "join"):
+        first_stage = candidates.fused[: len(texts)]
+        scale = first_stage.max() if query.mode == "lexical" else 1.0  # BM25 has no range of its own
+        joined = reranker.join(first_stage / scale, scores)
+    return reranked(candidates, scores.astype(np.float64), joined.astype(np.float64))
 
 
 def _widen(chunk: Chunk, document: Document, n_lines: int) -> Chunk:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ __all__ = [
     "Neighbors",
     "Reranker",
     "Scores",
+    "TokenEmbedder",
     "VectorIndex",
     "storable",
 ]
@@ -224,6 +225,44 @@ class Embedder(Protocol):
 
     def embed_queries(self, texts: Sequence[str]) -> FloatArray:
         """float32 (n, dim) unit rows, in the order given."""
+        ...
+
+
+@runtime_checkable
+class TokenEmbedder(Protocol):
+    """An embedder that also gives the vectors of a text's tokens."""
+
+    @property
+    def name(self) -> str:
+        """As `Embedder.name`."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """As `Embedder.fingerprint`."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """What it computes in."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where queries are encoded."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """As `Embedder.max_tokens`."""
+        ...
+
+    def token_spans(self, texts: Sequence[str]) -> list[IntArray]:
+        """As `Embedder.token_spans`."""
+        ...
+
+    def token_vectors(self, texts: Sequence[str], *, queries: bool = False) -> list[FloatArray]:
+        """float32 (n_tokens, hidden) unit rows of each text, for the spans of its tokens that were read."""
         ...
 
 

@@ -152,6 +152,8 @@ def query(
     mode: str,
     reranker: str | None,
     rerank: bool | None,
+    rerank_depth: int,
+    budget_ms: float,
     per_document: int,
     fold: bool,
     mmr: float | None,
@@ -168,11 +170,6 @@ def query(
     text = _query_text(words)
     if not text:
         raise click.UsageError('the query is empty; ask something, as in: semsearch query "how do I undo a commit"')
-    if rerank and not reranker:
-        raise click.UsageError(
-            "--rerank needs a reranker. Name a cross-encoder: --reranker cross-encoder/ms-marco-MiniLM-L6-v2, "
-            "or a local folder"
-        )
     from semsearch.cli import progress, render
     from semsearch.searching import Searcher
 
@@ -181,7 +178,16 @@ def query(
         searcher = Searcher.open(index, device=device, reranker=wanted)
         start = time.perf_counter()
         hits = searcher.search(
-            text, k=k, mode=mode, rerank=rerank, per_document=per_document, context=context, fold=fold, mmr=mmr
+            text,
+            k=k,
+            mode=mode,
+            rerank=rerank,
+            rerank_depth=rerank_depth,
+            budget_ms=budget_ms,
+            per_document=per_document,
+            context=context,
+            fold=fold,
+            mmr=mmr,
         )
         elapsed_ms = 1000 * (time.perf_counter() - start)
     with searcher:

@@ -100,6 +100,8 @@ def evaluate(
     mode: str,
     reranker: str | None,
     rerank: bool | None,
+    rerank_depth: int,
+    budget_ms: float,
     model: str | None,
     device: str,
     precision: str,
@@ -113,14 +115,9 @@ def evaluate(
     the first time, and kept in the cache folder. Or evaluate an index you have, with queries and judgments of your own.
 
     A document is ranked by its best passage, to a depth of 100: MAP is the mean average precision of these. A reranker
-    reads the first 30. Queries without a relevant document are left out.
+    reads the first of them. Queries without a relevant document are left out.
     """
     _check_usage(ctx, folder, index, queries, qrels)
-    if rerank and not reranker:
-        raise click.UsageError(
-            "--rerank needs a reranker. Name a cross-encoder: --reranker cross-encoder/ms-marco-MiniLM-L6-v2, "
-            "or a local folder"
-        )
     if run_file is not None and not run_file.absolute().parent.is_dir():
         raise click.UsageError(f"--run-file {run_file}: there is no folder {run_file.parent}")
     from semsearch import evaluation
@@ -141,7 +138,9 @@ def evaluate(
     with Searcher.open(subject.index, device=device, reranker=None if rerank is False else reranker) as searcher:
 
         def search(query: str, k: int) -> list[tuple[str, float]]:
-            return evaluation.document_ranking(searcher, query, k, mode=mode)
+            return evaluation.document_ranking(
+                searcher, query, k, mode=mode, rerank=rerank, rerank_depth=rerank_depth, budget_ms=budget_ms
+            )
 
         first = evaluation.judged_queries(subject.qrels)[0]
         search(subject.queries.get(first, ""), 1)  # loads what searching needs, so that only searching is timed
@@ -149,15 +148,15 @@ def evaluate(
             done = evaluation.evaluate(
                 evaluation.with_names(search, names), subject.queries, subject.qrels, progress=show
             )
-        reranks = searcher.has_reranker
+        reranked_by = searcher.reranker_name(mode, rerank)
     if run_file is not None:
-        evaluation.write_run(run_file, done.run, tag=f"semsearch-{mode}{'-rerank' if reranks else ''}")
+        evaluation.write_run(run_file, done.run, tag=f"semsearch-{mode}{'-rerank' if reranked_by else ''}")
     comparison = None if baseline is None else evaluation.compare(done.run, baseline, subject.qrels)
     answer: dict[str, Any] = {
         "collection": subject.name,
         "split": subject.split,
         "mode": mode,
-        "rerank": reranks,
+        "rerank": reranked_by is not None,
         "queries": len(done.run),
         "measures": dict(done.measures),
         "elapsed_s": round(done.elapsed_s, 3),
@@ -166,7 +165,7 @@ def evaluate(
     if as_json:
         echo_json(answer if comparison is None else {**answer, "comparison": comparison.as_dict()})
         return
-    render_evaluation.measures(answer, precision=facts.precision, reranker=reranker if reranks else None)
+    render_evaluation.measures(answer, precision=facts.precision, reranker=reranked_by)
     if comparison is not None:
         render_evaluation.comparison(comparison, baseline_path, subject.queries)
 

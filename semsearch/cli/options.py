@@ -54,16 +54,26 @@ precision_option = click.option(
 
 
 def rerank_options(command: F) -> F:
-    """Add `--reranker` and `--rerank/--no-rerank`."""
+    """Add `--reranker`, `--rerank/--no-rerank`, `--rerank-depth` and `--budget-ms`."""
+    command = click.option(
+        "--budget-ms",
+        default=200.0,
+        type=click.FloatRange(0, min_open=True),
+        metavar="MS",
+        help="Time the reranker may take: as many of the best passages are read again as fit into it.",
+    )(command)
+    command = click.option(
+        "--rerank-depth", default=30, type=click.IntRange(1, 10_000), metavar="N", help="At most so many passages."
+    )(command)
     command = click.option(
         "--rerank/--no-rerank",
         default=None,
-        help="Let the reranker read the best passages again, or not. [default: on when --reranker is given]",
+        help="Let a reranker read the best passages again, or not. [default: on, but not in lexical mode]",
     )(command)
     return click.option(
         "--reranker",
         metavar="NAME",
-        help="Cross-encoder that rescores the best passages: a hub name or a local folder. Slower, often better.",
+        help="A cross-encoder to rerank with: a hub name or a local folder. [default: the index's own model, by tokens]",
     )(command)
 
 

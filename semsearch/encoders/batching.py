@@ -8,7 +8,7 @@ import numpy as np
 
 from semsearch.types import FloatArray, IntArray
 
-__all__ = ["model_inputs", "padded_length", "placed", "token_budget_batches"]
+__all__ = ["model_inputs", "padded_length", "placed", "placed_tokens", "token_budget_batches"]
 
 
 def token_budget_batches(lengths: Sequence[int], budget: int, *, step: int = 1) -> Iterator[IntArray]:
@@ -51,6 +51,21 @@ def placed(parts: Sequence[tuple[IntArray, FloatArray]], n_rows: int) -> FloatAr
     rows = np.empty((n_rows, parts[0][1].shape[1]), dtype=np.float32)
     for positions, part in parts:
         rows[positions] = part
+    return rows
+
+
+def placed_tokens(parts: Sequence[tuple[IntArray, FloatArray]], spans: Sequence[tuple[int, int]]) -> list[FloatArray]:
+    """float32 (n_tokens, width) a text, from parts (n, length, width) with the positions of their texts.
+
+    Args:
+        parts: what the model gave.
+        spans: first and one past the last token to keep of each text.
+    """
+    rows: list[FloatArray] = [parts[0][1][0, :0]] * len(spans)
+    for positions, part in parts:
+        for position, text in zip(positions.tolist(), part, strict=True):
+            start, end = spans[position]
+            rows[position] = text[start:end]
     return rows
 
 

@@ -17,7 +17,15 @@ from semsearch.encoders.openvino_library import openvino_library
 from semsearch.errors import ModelError
 from semsearch.types import FloatArray
 
-__all__ = ["LENGTH_STEP", "BertGraph", "build_bi_encoder", "build_cross_encoder", "score_activation", "supports"]
+__all__ = [
+    "LENGTH_STEP",
+    "BertGraph",
+    "build_bi_encoder",
+    "build_cross_encoder",
+    "build_token_encoder",
+    "score_activation",
+    "supports",
+]
 
 
 _FAMILY = {"bert", "roberta", "xlm-roberta", "camembert"}
@@ -68,6 +76,17 @@ def build_bi_encoder(graph: BertGraph, pooling: str) -> Any:
         pooled = op.divide(total, op.reduce_sum(mask, tokens))
     unit = op.normalize_l2(pooled, np.array([1], dtype=np.int64), 1e-24, "max")
     return model([unit], [graph.ids, graph.mask], "bi-encoder")
+
+
+def build_token_encoder(graph: BertGraph) -> Any:
+    """A model from input ids and attention mask (int64, (n, length)) to unit rows (float32, (n, length, hidden)).
+
+    Raises:
+        ModelError: weights that do not fit the architecture.
+    """
+    op, model = openvino_library().opset13, openvino_library().Model
+    unit = op.normalize_l2(graph.encode(), np.array([2], dtype=np.int64), 1e-24, "max")
+    return model([unit], [graph.ids, graph.mask], "token-encoder")
 
 
 def build_cross_encoder(graph: BertGraph) -> Any:

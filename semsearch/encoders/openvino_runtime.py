@@ -90,10 +90,14 @@ class OpenVinoEmbedder(TokenizedEmbedder):
         kind = f"bi-{files.pooling}"
         full = self.precision if self.precision != "int8" else choose_precision("full")
         self._full = _CompiledGraph(files, kind, self._build_full, full)
+        self._tokens = _CompiledGraph(files, "tokens", self._build_tokens, full)
         self._rounded = _CompiledGraph(files, kind, self._build_int8, "int8") if self.precision == "int8" else None
 
     def _build_full(self) -> Any:
         return bert_graph.build_bi_encoder(bert_graph.BertGraph(self._files.path), self._files.pooling)
+
+    def _build_tokens(self) -> Any:
+        return bert_graph.build_token_encoder(bert_graph.BertGraph(self._files.path))
 
     def _build_int8(self) -> Any:
         path, pooling = self._files.path, self._files.pooling
@@ -111,6 +115,9 @@ class OpenVinoEmbedder(TokenizedEmbedder):
 
     def _embed(self, texts: Sequence[str], prompt: str) -> FloatArray:
         return self._full.run(self._token_ids(texts, prompt))
+
+    def _embed_tokens(self, ids: Sequence[Sequence[int]]) -> list[tuple[IntArray, FloatArray]]:
+        return self._tokens.run_parts(ids)
 
 
 class OpenVinoReranker(TokenizedReranker):
@@ -159,13 +166,19 @@ class _CompiledGraph:
 
     def run(self, ids: Sequence[Sequence[int]], token_types: Sequence[Sequence[int]] | None = None) -> FloatArray:
         """float32 (n, width) output rows for n token sequences, in their order."""
+        return placed(self.run_parts(ids, token_types), len(ids))
+
+    def run_parts(
+        self, ids: Sequence[Sequence[int]], token_types: Sequence[Sequence[int]] | None = None
+    ) -> list[tuple[IntArray, FloatArray]]:
+        """(positions, output) of every batch that n token sequences were cut into."""
         batches = list(token_budget_batches([len(row) for row in ids], BATCH_TOKENS, step=LENGTH_STEP))
         inputs = ((order, model_inputs(ids, token_types, order, step=LENGTH_STEP)) for order in batches)
         n_few = 1 if n_cores() in self._by_streams else FEW_BATCHES
         try:
             if len(batches) <= n_few:
-                return placed([(order, np.array(self._request.infer(batch)[0])) for order, batch in inputs], len(ids))
-            return placed(self._run_in_parallel(inputs), len(ids))
+                return [(order, np.array(self._request.infer(batch)[0])) for order, batch in inputs]
+            return self._run_in_parallel(inputs)
         except RuntimeError as error:
             raise ModelError(f"{self._model_name} cannot be run by OpenVINO: {str(error).splitlines()[-1]}") from error
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from semsearch.encoders.batching import placed_tokens
 from semsearch.encoders.models import ModelFiles, load_tokenizer
 from semsearch.errors import ModelError
 from semsearch.types import FloatArray, IntArray
@@ -74,6 +75,11 @@ class TokenizedEmbedder(abc.ABC):
         return self._max_tokens
 
     @property
+    def device(self) -> str:
+        """Where queries are encoded."""
+        return "cpu"
+
+    @property
     def n_devices(self) -> int:
         """Devices that work side by side on one call of `embed_documents`."""
         return 1
@@ -96,6 +102,24 @@ class TokenizedEmbedder(abc.ABC):
         """float32 (n, dim) unit rows; a text longer than `max_tokens` is read up to there."""
         return self._rows(texts, self._files.query_prompt)
 
+    def token_vectors(self, texts: Sequence[str], *, queries: bool = False) -> list[FloatArray]:
+        """Vectors of each text's tokens, float32 (n_tokens, hidden) unit rows, without special tokens and prompt.
+
+        They belong to the spans that `token_spans` gives, up to `max_tokens`.
+
+        Args:
+            texts: queries or passages.
+            queries: which of the two, for their prompt.
+        """
+        if not texts:
+            return []
+        prompt = self._files.query_prompt if queries else self._files.document_prompt
+        encoded = self._tokenizer.encode(prompt)
+        n_after = encoded.special_tokens_mask[-1]
+        n_before = len(encoded.ids) - n_after
+        ids = self._token_ids(texts, prompt)
+        return placed_tokens(self._embed_tokens(ids), [(n_before, len(row) - n_after) for row in ids])
+
     def _rows(self, texts: Sequence[str], prompt: str) -> FloatArray:
         return self._embed(texts, prompt) if texts else np.empty((0, self.dim), dtype=np.float32)
 
@@ -108,6 +132,10 @@ class TokenizedEmbedder(abc.ABC):
     @abc.abstractmethod
     def _embed(self, texts: Sequence[str], prompt: str) -> FloatArray:
         """float32 (n, dim) unit rows of one or more texts, each with the prompt before it."""
+
+    @abc.abstractmethod
+    def _embed_tokens(self, ids: Sequence[Sequence[int]]) -> list[tuple[IntArray, FloatArray]]:
+        """(positions, float32 (n, length, hidden) unit rows) of one or more token sequences, in parts."""
 
 
 class TokenizedReranker(abc.ABC):

@@ -38,6 +38,12 @@ class TorchEmbedder(TokenizedEmbedder):
         found = devices.find_devices(device)
         super().__init__(files, precision=devices.find_precision(precision, found))
         self._copies = _Copies(files, found, self.precision, _bi_encoder)
+        self._token_copies = _Copies(files, found[:1], self.precision, _token_encoder)
+
+    @property
+    def device(self) -> str:
+        """Where queries are encoded."""
+        return self._copies.names[0]
 
     @property
     def n_devices(self) -> int:
@@ -49,6 +55,9 @@ class TorchEmbedder(TokenizedEmbedder):
         encoded = self._tokenizer.encode(prompt)
         n_prompt = len(encoded.ids) - encoded.special_tokens_mask[-1] if prompt else 0
         return self._copies.run(Tokens(self._token_ids(texts, prompt), n_prompt=n_prompt))
+
+    def _embed_tokens(self, ids: Sequence[Sequence[int]]) -> list[tuple[IntArray, FloatArray]]:
+        return self._token_copies.run_parts(Tokens(ids))
 
 
 class TorchReranker(TokenizedReranker):
@@ -107,7 +116,7 @@ class Replica:
         self._forward = forward
 
     def run(self, tokens: Tokens, positions: IntArray) -> list[tuple[IntArray, FloatArray]]:
-        """(positions, float32 (n, width) output rows), in as many parts as the memory asks for.
+        """(positions, float32 output of n texts), in as many parts as the memory asks for.
 
         Raises:
             ModelError: torch fails, or a single text does not fit.
@@ -142,8 +151,8 @@ class Replica:
         return None
 
 
-def run_batches(replicas: Sequence[Replica], tokens: Tokens) -> FloatArray:
-    """float32 (n, width) output rows of n texts, in their order, whichever replica each was run on.
+def run_batches(replicas: Sequence[Replica], tokens: Tokens) -> list[tuple[IntArray, FloatArray]]:
+    """(positions, output) of every batch that n texts were cut into, whichever replica each was run on.
 
     Raises:
         ModelError: as for `Replica.run`.
@@ -162,9 +171,9 @@ def run_batches(replicas: Sequence[Replica], tokens: Tokens) -> FloatArray:
             raise
 
     if len(replicas) == 1:
-        return placed(work(replicas[0]), len(lengths))
+        return work(replicas[0])
     with ThreadPoolExecutor(len(replicas)) as pool:
-        return placed([done for parts in pool.map(work, replicas) for done in parts], len(lengths))
+        return [done for parts in pool.map(work, replicas) for done in parts]
 
 
 def _taken(queue: SimpleQueue[IntArray]) -> Iterator[IntArray]:
@@ -198,17 +207,21 @@ class _Copies:
 
     def run(self, tokens: Tokens) -> FloatArray:
         """float32 (n, width) output rows of n texts, in their order."""
+        return placed(self.run_parts(tokens), len(tokens.ids))
+
+    def run_parts(self, tokens: Tokens) -> list[tuple[IntArray, FloatArray]]:
+        """(positions, output) of every batch that n texts were cut into."""
         n_devices = devices.n_devices_for(sum(map(len, tokens.ids)), len(self.names))
         with self._lock:
             for name in self.names[len(self._replicas) : n_devices]:
                 self._replicas.append(self._replica(name))
-            rows = run_batches(self._replicas[:n_devices], tokens)
-        if not np.isfinite(rows).all():
+            parts = run_batches(self._replicas[:n_devices], tokens)
+        if not all(np.isfinite(rows).all() for _, rows in parts):
             raise ModelError(
                 f"{self._files.name} gives values beyond the range of {self._precision}. "
                 "Use --precision f32, or --device cpu"
             )
-        return rows
+        return parts
 
     def _replica(self, device: str) -> Replica:
         import torch
@@ -253,6 +266,16 @@ def _bi_encoder(files: ModelFiles, device: str, dtype: Any) -> Callable[[dict[st
 
     model = _loaded(SentenceTransformer, files, device, dtype, "bi-encoder")
     return lambda features: normalize(model(features)["sentence_embedding"].float(), dim=1)
+
+
+@_quiet()
+def _token_encoder(files: ModelFiles, device: str, dtype: Any) -> Callable[[dict[str, Any]], Any]:
+    """From features to float32 unit rows of tokens (n, length, hidden), from the checkpoint's first module."""
+    from sentence_transformers import SentenceTransformer
+    from torch.nn.functional import normalize
+
+    model = _loaded(SentenceTransformer, files, device, dtype, "bi-encoder")[0]
+    return lambda features: normalize(model(features)["token_embeddings"].float(), dim=2)
 
 
 @_quiet()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semsearch.encoders.models import cache_folder
 from semsearch.errors import IndexLocked, InvalidInput
@@ -14,8 +15,11 @@ from semsearch.evaluation.collections import MAX_NAMED, Collection
 from semsearch.evaluation.measures import Search
 from semsearch.indexing import build_index
 from semsearch.reports import IndexReport, Progress
-from semsearch.searching import MAX_K, RERANK_DEPTH, Searcher
+from semsearch.searching import MAX_K, Searcher, SearchOptions
 from semsearch.types import Embedder
+
+if TYPE_CHECKING:
+    from typing import Unpack
 
 __all__ = ["JudgedNames", "collection_path", "document_ranking", "index_collection", "judged_names", "with_names"]
 
@@ -24,19 +28,18 @@ LOCK_POLL_S = 0.5
 
 
 def document_ranking(
-    searcher: Searcher, query: str, k: int, *, mode: str = "hybrid", rerank: bool | None = None
+    searcher: Searcher, query: str, k: int, *, **options: Unpack[SearchOptions]
 ) -> list[tuple[str, float]]:
     """Rank documents by their best passage.
 
-    With a reranker the first RERANK_DEPTH documents are rescored, as for a user who asks for ten; the others follow in
-    the order of the first stage, with scores that only keep that order.
+    With a reranker the first documents are rescored, as for a user who asks for ten; the others follow in the order of
+    the first stage.
 
     Args:
         searcher: an open index.
         query: the query's text.
         k: number of documents.
-        mode: as for `Searcher.search`.
-        rerank: as for `Searcher.search`.
+        options: as for `Searcher.search`, but for `k`, `per_document` and `fold`.
 
     Returns:
         At most k (`Document.id`, score), best first.
@@ -44,16 +47,8 @@ def document_ranking(
     Raises:
         InvalidInput, ModelError, IndexCorrupt: as `Searcher.search` does.
     """
-    if not (searcher.has_reranker if rerank is None else rerank):
-        hits = searcher.search(query, k=k, mode=mode, rerank=False, per_document=1)
-        return [(hit.document.id, hit.score) for hit in hits]
-    hits = searcher.search(query, k=min(k, RERANK_DEPTH), mode=mode, rerank=True, per_document=1)
-    ranking = {hit.document.id: hit.score for hit in hits}
-    if len(hits) == RERANK_DEPTH < k:
-        last = hits[-1].score
-        for hit in searcher.search(query, k=k, mode=mode, rerank=False, per_document=1):
-            ranking.setdefault(hit.document.id, last - hit.rank)
-    return list(ranking.items())[:k]
+    hits = searcher.search(query, **{**options, "k": k, "per_document": 1, "fold": False})
+    return [(hit.document.id, hit.score) for hit in hits]
 
 
 def index_collection(

@@ -21,7 +21,7 @@ from semsearch.reports import Progress
 HEAVY = ("faiss", "numpy", "rich", "sentence_transformers", "sqlite_utils", "tantivy", "torch", "transformers")
 HIT_KEYS = (
     "rank", "score", "path", "title", "heading", "page", "line_start", "line_end", "start", "end", "text", "scores",
-    "metadata",
+    "metadata", "duplicates",
 )  # fmt: skip
 COOKING = """\
 ---
@@ -231,7 +231,17 @@ class TestQuery:
         assert done.exit_code == 2
         assert "--reranker" in done.stderr
 
-    @pytest.mark.parametrize("bad", [["-k", "0"], ["--mode", "magic"], ["--per-document", "-1"], ["--context", "x"]])
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            ["-k", "0"],
+            ["--mode", "magic"],
+            ["--per-document", "-1"],
+            ["--context", "x"],
+            ["--mmr", "1.1"],
+            ["--mmr", "nan"],
+        ],
+    )
     def test_bad_options_are_usage_errors(self, bad, index):
         assert run("query", "x", "--index", index, *bad).exit_code == 2
 
@@ -246,6 +256,51 @@ class TestQuery:
     def test_no_rerank_leaves_a_named_reranker_alone(self, index):
         done = run("query", "bread", "--index", index, "--no-rerank", "--reranker", "/no/such/folder", "-k", 1)
         assert done.exit_code == 0
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory):
+    """An index of a rule in three copies, the same rule with another number, and something else."""
+    root, index = tmp_path_factory.mktemp("copies"), tmp_path_factory.mktemp("indexes") / "copies"
+    rule = "Guests leave their cars behind the mill, for at most 3 hours, and take the path along the river."
+    html = f"<html><body><h1>Parking</h1><p>{rule.replace('mill', '<b>mill</b>')}</p></body></html>"
+    (root / "a.md").write_text(f"# Parking\n\n{rule}", encoding="utf-8")
+    (root / "b.md").write_text(f"# Parking\n\n{rule}", encoding="utf-8")
+    (root / "c.html").write_text(html, encoding="utf-8")
+    (root / "new.md").write_text(f"# Parking\n\n{rule.replace('3', '5')}", encoding="utf-8")
+    (root / "other.md").write_text(
+        "# Mill\n\nThe mill stands by the river and grinds flour for guests.", encoding="utf-8"
+    )
+    done = CliRunner().invoke(cli, ["index", str(root), "--index", str(index), "--json"])
+    assert json.loads(done.stdout)["files"]["indexed"] == 5
+    return index
+
+
+class TestDiversity:
+    def names(self, *args):
+        hits = json.loads(run("query", "where do guests park", "--json", *args).stdout)["hits"]
+        return [(Path(h["path"]).name, [Path(d["path"]).name for d in h["duplicates"]]) for h in hits]
+
+    def test_copies_are_shown_once_and_named_in_json(self, copies):
+        folded, apart = self.names("-i", copies), self.names("-i", copies, "--no-fold")
+        together = sorted(sorted([name, *more]) for name, more in folded)
+        assert together == [["a.md", "b.md", "c.html"], ["new.md"], ["other.md"]]
+        assert len(apart) == 5
+        assert not any(more for _, more in apart)
+        answer = json.loads(run("query", "where do guests park", "--json", "-i", copies).stdout)
+        duplicates = next(h["duplicates"] for h in answer["hits"] if h["duplicates"])
+        assert list(duplicates[0]) == ["path", "title", "page", "line_start"]
+
+    def test_the_terminal_counts_them(self, copies):
+        done = run("query", "where do guests park", "-i", copies)
+        assert done.stdout.count("+2 near-identical\n") == done.stdout.count("near-identical") == 1
+        assert "near-identical" not in run("query", "where do guests park", "-i", copies, "--no-fold").stdout
+
+    def test_mmr_ranks_what_is_alike_lower(self, copies):
+        plain, mixed = self.names("-i", copies), self.names("-i", copies, "--mmr", "0.1")
+        assert "new.md" in (plain[0][0], plain[1][0])
+        assert plain[2][0] == mixed[1][0] == "other.md"
+        assert self.names("-i", copies, "--mmr", "1") == plain
 
 
 class TestTerminal:

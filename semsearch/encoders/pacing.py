@@ -1,0 +1,70 @@
+"""How fast a model reads on this machine: measured once, kept in the cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from semsearch.encoders.models import cache_folder
+from semsearch.encoders.sample_texts import MEASURING_TEXTS
+
+__all__ = ["SAMPLE_QUERY", "n_within", "tokens_per_s"]
+
+N_TEXTS = 16  # of the sample, a few batches
+N_RUNS = 3  # the quickest counts: others had company
+SAMPLE_QUERY = "how is a ship's log kept when the harbour is closed?"
+
+
+def tokens_per_s(
+    key: str, read: Callable[[Sequence[str]], object], lengths: Callable[[Sequence[str]], list[int]]
+) -> float:
+    """Tokens that a model reads in a second.
+
+    The first call on a machine measures it on sample texts; what it found is kept, so that the same query is given the
+    same work every time.
+
+    Args:
+        key: names the model, its precision and device.
+        read: makes the model read texts.
+        lengths: counts tokens of texts.
+    """
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    digest = hashlib.blake2b(f"{key} {n_cores}".encode(), digest_size=16).hexdigest()
+    kept = cache_folder() / "speed" / f"{digest}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        speed = float(json.loads(kept.read_text(encoding="utf-8"))["tokens_per_s"])
+        if speed > 0:
+            return speed
+    texts = MEASURING_TEXTS[:N_TEXTS]
+    read(texts)  # what is loaded and compiled at the first text is not counted
+    seconds = []
+    for _ in range(N_RUNS):
+        start = time.perf_counter()
+        read(texts)
+        seconds.append(time.perf_counter() - start)
+    speed = sum(lengths(texts)) / min(seconds)
+    with contextlib.suppress(OSError):  # a cache that cannot be written is one that is not used
+        _keep(kept, {"model": key, "n_cores": n_cores, "tokens_per_s": speed})
+    return speed
+
+
+def n_within(lengths: Sequence[int], budget_s: float, speed: float) -> int:
+    """How many texts of these lengths, in tokens, from the first on, are read in so many seconds; one at least."""
+    n_tokens = 0
+    for n, length in enumerate(lengths):
+        n_tokens += length
+        if n and n_tokens > budget_s * speed:
+            return n
+    return len(lengths)
+
+
+def _keep(path: Path, value: dict[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value), encoding="utf-8")
+    temporary.replace(path)
