@@ -28,7 +28,7 @@ from semsearch.types import Chunk, Document, Embedder, FloatArray, Hit, Reranker
 if TYPE_CHECKING:
     from typing import Unpack
 
-__all__ = ["MODES", "SearchOptions", "Searcher"]
+__all__ = ["MODES", "RankingOptions", "SearchOptions", "Searcher"]
 
 MODES = ("hybrid", "dense", "lexical")
 MAX_K = 10_000
@@ -38,14 +38,19 @@ BUDGET_MS = 200.0  # that it may take for them
 MMR_DEPTH = 50  # hits that `mmr` picks from, at least; with a reranker, those it has read
 
 
-class SearchOptions(TypedDict, total=False):
-    """The options of `Searcher.search`, which says what they mean."""
+class RankingOptions(TypedDict, total=False):
+    """Those options of `Searcher.search` that decide how passages are scored; it says what they mean."""
 
-    k: int
     mode: str
     rerank: bool | None
     rerank_depth: int
     budget_ms: float
+
+
+class SearchOptions(RankingOptions, total=False):
+    """All options of `Searcher.search`."""
+
+    k: int
     per_document: int
     context: int
     fold: bool

@@ -73,7 +73,7 @@ def rerank_options(command: F) -> F:
     return click.option(
         "--reranker",
         metavar="NAME",
-        help="A cross-encoder to rerank with: a hub name or a local folder. [default: the index's own model, by tokens]",
+        help="Cross-encoder to rerank with: a hub name or a local folder. [default: the index's own model]",
     )(command)
 
 

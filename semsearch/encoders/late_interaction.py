@@ -57,7 +57,7 @@ class LateInteraction:
 
     def join(self, first_stage: FloatArray, scores: FloatArray) -> FloatArray:
         """The mean of both: they are cosines or like them, and neither is scaled by what else was found."""
-        return (first_stage + scores) / 2
+        return np.asarray((first_stage + scores) / 2, dtype=np.float32)
 
     def n_within(self, query: str, texts: Sequence[str], budget_s: float) -> int:
         """How many of the texts, from the first on, are scored in so many seconds; one at least."""

@@ -15,7 +15,7 @@ from semsearch.evaluation.collections import MAX_NAMED, Collection
 from semsearch.evaluation.measures import Search
 from semsearch.indexing import build_index
 from semsearch.reports import IndexReport, Progress
-from semsearch.searching import MAX_K, Searcher, SearchOptions
+from semsearch.searching import MAX_K, RankingOptions, Searcher
 from semsearch.types import Embedder
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ LOCK_POLL_S = 0.5
 
 
 def document_ranking(
-    searcher: Searcher, query: str, k: int, *, **options: Unpack[SearchOptions]
+    searcher: Searcher, query: str, k: int, **options: Unpack[RankingOptions]
 ) -> list[tuple[str, float]]:
     """Rank documents by their best passage.
 
@@ -39,7 +39,7 @@ def document_ranking(
         searcher: an open index.
         query: the query's text.
         k: number of documents.
-        options: as for `Searcher.search`, but for `k`, `per_document` and `fold`.
+        options: how passages are scored, as for `Searcher.search`.
 
     Returns:
         At most k (`Document.id`, score), best first.
@@ -47,7 +47,7 @@ def document_ranking(
     Raises:
         InvalidInput, ModelError, IndexCorrupt: as `Searcher.search` does.
     """
-    hits = searcher.search(query, **{**options, "k": k, "per_document": 1, "fold": False})
+    hits = searcher.search(query, k=k, per_document=1, fold=False, **options)
     return [(hit.document.id, hit.score) for hit in hits]
 
 

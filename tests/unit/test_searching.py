@@ -18,6 +18,7 @@ from semsearch import Document, Hit, Searcher, build_index
 from semsearch.errors import IndexNotFound, InvalidInput
 from semsearch.opening import OpenIndex
 from semsearch.ranking.fusion import DENSE_WEIGHT, fuse, ranked
+from semsearch.ranking.fusion import DENSE_WEIGHT
 from semsearch.searching import MODES, SearchOptions
 from tests.toy import ToyEmbedder, ToyReranker
 
@@ -70,7 +71,8 @@ def test_hybrid_scores_are_the_weighted_legs(searcher: Searcher) -> None:
     assert best == searcher.search("kettle lantern", k=1, mode="lexical")[0].score
     for hit in hits:
         assert hit.scores.dense is not None and hit.scores.rerank is None and hit.probability is None
-        expected = 0.8 * max(0.0, hit.scores.dense) + 0.2 * (hit.scores.lexical or 0.0) / best
+        cosine = hit.scores.dense if hit.scores.feedback is None else hit.scores.feedback
+        expected = DENSE_WEIGHT * max(0.0, cosine) + (1 - DENSE_WEIGHT) * (hit.scores.lexical or 0.0) / best
         assert hit.score == hit.scores.fused == pytest.approx(expected, abs=1e-6)
     assert [h.score for h in hits] == sorted((h.score for h in hits), reverse=True)
 
@@ -394,6 +396,7 @@ def test_without_folding_hits_are_the_fused_ranking(
     hits = searcher.search(query, k=k, per_document=per_document, mode=mode, fold=False)
     everything = searcher.search(query, k=10_000, per_document=0, mode=mode, fold=False)
     dense = {h.chunk.id: h.scores.dense for h in everything if h.scores.dense is not None}
+    dense |= {h.chunk.id: h.scores.feedback for h in everything if h.scores.feedback is not None}
     lexical = {h.chunk.id: h.scores.lexical for h in everything if h.scores.lexical is not None}
     ranking = fuse(dense, lexical, weight=DENSE_WEIGHT) if mode == "hybrid" else ranked(dense or lexical)
     document_of = {h.chunk.id: h.document.id for h in everything}
