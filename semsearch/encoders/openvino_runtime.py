@@ -37,6 +37,7 @@ INT8_LOSS = {  # models whose int8 passages were evaluated: SHA-256 of the weigh
     "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db": 0.09,
 }
 BATCH_TOKENS = 1_024  # with padding; what a core's cache holds of a layer
+FEW_TEXTS_TOKENS = 256  # the same for a few dozen texts, too few to be of like length
 FEW_BATCHES = 8  # one after the other they take less time than compiling the graph for parallel streams
 REQUESTS_PER_STREAM = 2  # one computes while the next is filled
 INT8_GROUP = 384  # activations that share a scale where they are rounded token by token
@@ -90,8 +91,12 @@ class OpenVinoEmbedder(TokenizedEmbedder):
         kind = f"bi-{files.pooling}"
         full = self.precision if self.precision != "int8" else choose_precision("full")
         self._full = _CompiledGraph(files, kind, self._build_full, full)
-        self._tokens = _CompiledGraph(files, "tokens", self._build_tokens, full)
         self._rounded = _CompiledGraph(files, kind, self._build_int8, "int8") if self.precision == "int8" else None
+        # Vectors of tokens only order passages, so they are made as passages are by default, unless asked otherwise.
+        asked = "auto" if precision in {"auto", "full"} else precision
+        tokens = choose_precision(asked, weights_sha256=files.weights_sha256)
+        build = self._build_int8_tokens if tokens == "int8" else self._build_tokens
+        self._tokens = _CompiledGraph(files, "tokens", build, tokens, batch_tokens=FEW_TEXTS_TOKENS, n_few=0)
 
     def _build_full(self) -> Any:
         return bert_graph.build_bi_encoder(bert_graph.BertGraph(self._files.path), self._files.pooling)
@@ -100,12 +105,17 @@ class OpenVinoEmbedder(TokenizedEmbedder):
         return bert_graph.build_token_encoder(bert_graph.BertGraph(self._files.path))
 
     def _build_int8(self) -> Any:
-        path, pooling = self._files.path, self._files.pooling
+        return bert_graph.build_bi_encoder(self._int8_graph(), self._files.pooling)
+
+    def _build_int8_tokens(self) -> Any:
+        return bert_graph.build_token_encoder(self._int8_graph())
+
+    def _int8_graph(self) -> bert_graph.BertGraph:
         measuring, checking = (
             [np.array(row, dtype=np.int64) for row in self._token_ids(texts, self._files.document_prompt)]
             for texts in (MEASURING_TEXTS, CHECKING_TEXTS)
         )
-        return quantization.build_int8_bi_encoder(path, pooling, measuring, checking)
+        return quantization.int8_graph(self._files.path, self._files.pooling, measuring, checking)
 
     def embed_documents(self, texts: Sequence[str]) -> FloatArray:
         """float32 (n, dim) unit rows; a text longer than `max_tokens` is read up to there."""
@@ -146,13 +156,24 @@ class OpenVinoReranker(TokenizedReranker):
 class _CompiledGraph:
     """A graph ready to run: in one go for a single text, in parallel streams for many. Safe to use from threads."""
 
-    def __init__(self, files: ModelFiles, kind: str, build: Callable[[], Any], precision: str) -> None:
+    def __init__(
+        self,
+        files: ModelFiles,
+        kind: str,
+        build: Callable[[], Any],
+        precision: str,
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+        n_few: int = FEW_BATCHES,
+    ) -> None:
         name = f"{files.fingerprint[:16]}-{kind}-{'int8' if precision == 'int8' else 'f32'}"
         self._folder = (
             cache_folder() / "openvino" / f"{name}-v{GRAPH_VERSION}-{openvino_library().__version__.split('-')[0]}"
         )
         self._model_name = files.name
         self._build = build
+        self._batch_tokens = batch_tokens
+        self._n_few = n_few
         self._settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision != "f32" and computes_in_bf16() else "f32",
             "CACHE_DIR": str(self._folder / "compiled"),
@@ -172,9 +193,9 @@ class _CompiledGraph:
         self, ids: Sequence[Sequence[int]], token_types: Sequence[Sequence[int]] | None = None
     ) -> list[tuple[IntArray, FloatArray]]:
         """(positions, output) of every batch that n token sequences were cut into."""
-        batches = list(token_budget_batches([len(row) for row in ids], BATCH_TOKENS, step=LENGTH_STEP))
+        batches = list(token_budget_batches([len(row) for row in ids], self._batch_tokens, step=LENGTH_STEP))
         inputs = ((order, model_inputs(ids, token_types, order, step=LENGTH_STEP)) for order in batches)
-        n_few = 1 if n_cores() in self._by_streams else FEW_BATCHES
+        n_few = min(1, self._n_few) if n_cores() in self._by_streams else self._n_few
         try:
             if len(batches) <= n_few:
                 return [(order, np.array(self._request.infer(batch)[0])) for order, batch in inputs]

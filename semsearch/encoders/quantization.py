@@ -18,7 +18,7 @@ from semsearch.encoders.bert_graph import BertGraph, build_bi_encoder
 from semsearch.encoders.openvino_library import openvino_core, openvino_library
 from semsearch.types import FloatArray, IntArray
 
-__all__ = ["TokenwiseInt8", "build_int8_bi_encoder", "cosines"]
+__all__ = ["TokenwiseInt8", "cosines", "int8_graph"]
 
 MIN_COSINE = 0.998  # mean over sample texts; below it fixed ranges are given up
 LEVELS = 127  # of a signed 8-bit value, zero apart
@@ -161,10 +161,8 @@ class _Grid:
         return op.add(product, op.constant((bias + rows @ self.center).astype(np.float32)))
 
 
-def build_int8_bi_encoder(
-    folder: Path, pooling: str, measuring: Sequence[IntArray], checking: Sequence[IntArray]
-) -> Any:
-    """The fastest 8-bit bi-encoder whose vectors stay close to those of full precision.
+def int8_graph(folder: Path, pooling: str, measuring: Sequence[IntArray], checking: Sequence[IntArray]) -> BertGraph:
+    """The fastest 8-bit graph of a bi-encoder whose vectors stay close to those of full precision.
 
     What is checked is the loss by rounding; bf16, where the processor has it, adds what it adds to any model.
 
@@ -177,11 +175,11 @@ def build_int8_bi_encoder(
     Raises:
         ModelError: weights that do not fit the architecture.
     """
-    exact = build_bi_encoder(BertGraph(folder), pooling)
-    fixed = build_bi_encoder(_FixedInt8(folder, _Recorder(folder).measure(measuring)), pooling)
+    ranges = _Recorder(folder).measure(measuring)
+    exact, fixed = build_bi_encoder(BertGraph(folder), pooling), build_bi_encoder(_FixedInt8(folder, ranges), pooling)
     if cosines(exact, fixed, checking).mean() >= MIN_COSINE:
-        return fixed
-    return build_bi_encoder(TokenwiseInt8(folder), pooling)
+        return _FixedInt8(folder, ranges)
+    return TokenwiseInt8(folder)
 
 
 def cosines(first: Any, second: Any, texts: Sequence[IntArray]) -> FloatArray:

@@ -18,7 +18,6 @@ from semsearch import Document, Hit, Searcher, build_index
 from semsearch.errors import IndexNotFound, InvalidInput
 from semsearch.opening import OpenIndex
 from semsearch.ranking.fusion import DENSE_WEIGHT, fuse, ranked
-from semsearch.ranking.fusion import DENSE_WEIGHT
 from semsearch.searching import MODES, SearchOptions
 from tests.toy import ToyEmbedder, ToyReranker
 
