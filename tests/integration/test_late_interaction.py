@@ -1,0 +1,90 @@
+"""Reranking by token vectors, against sentence-transformers' own token embeddings."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from semsearch import load_embedder
+from semsearch.encoders import pacing
+from semsearch.encoders.late_interaction import LateInteraction
+from semsearch.encoders.models import cache_folder, find_model
+from semsearch.encoders.torch_runtime import TorchEmbedder
+from tests.checkpoints import write_bi_encoder
+
+QUERY = "the stone of the river"
+TEXTS = ["a cloud passage", "the river: stone, cloud, stone.", "query", "", "river " * 90]
+
+
+def oracle(folder, query: str, text: str, prompts=("", "")) -> float:
+    """Mean over query tokens of the best cosine, special tokens and prompts left out."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu")
+
+    def rows(text, prompt):
+        tokens = model.encode(prompt + text, output_value="token_embeddings").numpy()
+        n_before = 1 + len(model.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        tokens = tokens[n_before:-1]
+        return tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
+
+    asked, found = rows(query, prompts[0]), rows(text, prompts[1])
+    return float((asked @ found.T).max(axis=1).mean()) if len(found) else -1.0
+
+
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
+def test_scores_agree_with_sentence_transformers(tmp_path, family):
+    folder = write_bi_encoder(tmp_path / "m", family=family)
+    scores = LateInteraction(load_embedder(str(folder), precision="f32")).score(QUERY, TEXTS)
+    assert scores == pytest.approx([oracle(folder, QUERY, text) for text in TEXTS], abs=1e-4)
+
+
+def test_prompts_are_read_and_not_matched(tmp_path):
+    folder = write_bi_encoder(tmp_path / "m", prompts={"query": "query: ", "document": "passage: "})
+    scores = LateInteraction(load_embedder(str(folder), precision="f32")).score(QUERY, TEXTS[:3])
+    expected = [oracle(folder, QUERY, text, ("query: ", "passage: ")) for text in TEXTS[:3]]
+    assert scores == pytest.approx(expected, abs=1e-4)
+
+
+def test_torch_gives_the_same(tmp_path):
+    folder = write_bi_encoder(tmp_path / "m")
+    ours = LateInteraction(load_embedder(str(folder), precision="f32"))
+    torchs = LateInteraction(TorchEmbedder(find_model(str(folder)), device="cpu", precision="f32"))
+    assert torchs.score(QUERY, TEXTS) == pytest.approx(ours.score(QUERY, TEXTS), abs=1e-4)
+
+
+def test_the_packaged_model_finds_which_words_answer():
+    embedder = load_embedder()
+    text = "The harbour was closed in winter. Ships waited outside."
+    reranker = LateInteraction(embedder)
+    matches = reranker.matches("vessels in the port", text)
+    assert [match.query for match in matches] == [(0, 7), (8, 10), (11, 14), (15, 19)]
+    assert text[slice(*matches[0].passage)] == "Ships" and text[slice(*matches[3].passage)] == "harbour"
+    assert reranker.matches("", text) == [] and reranker.matches("port", "") == []
+    assert reranker.score("port", []).shape == (0,)
+    scores = reranker.score("vessels in the port", [text, "A recipe for bread."])
+    assert scores[0] > scores[1]
+
+
+def test_the_budget_is_kept_by_what_was_measured_once(tmp_path):
+    reranker = LateInteraction(load_embedder(str(write_bi_encoder(tmp_path / "m"))))
+    texts = ["river stone cloud " * 10] * 40  # 30 tokens each
+    assert reranker.n_within(QUERY, texts, 1e-9) == 1 and reranker.n_within(QUERY, texts, 1e9) == 40
+    (kept,) = (cache_folder() / "speed").iterdir()
+    facts = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**facts, "tokens_per_s": 1000.0}))
+    again = LateInteraction(load_embedder(str(tmp_path / "m")))
+    assert again.n_within(QUERY, texts, 0.3) == 10
+    kept.write_text("damaged")
+    anew = LateInteraction(load_embedder(str(tmp_path / "m")))
+    assert anew.n_within(QUERY, texts, 1e9) == 40
+    assert json.loads(kept.read_text())["tokens_per_s"] > 0
+
+
+def test_texts_are_taken_while_they_fit():
+    assert pacing.n_within([10, 10, 10], 0.02, 1000.0) == 2
+    assert pacing.n_within([10, 10, 10], 0.03, 1000.0) == 3
+    assert pacing.n_within([50, 10], 0.01, 1000.0) == 1  # one is always read
+    assert pacing.n_within([], 1.0, 1000.0) == 0
