@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from semsearch.encoders import load_embedder, load_reranker
     from semsearch.errors import SemsearchError
+    from semsearch.evaluation import document_ranking, evaluate
     from semsearch.indexing import build_index, remove
     from semsearch.reports import IndexReport
     from semsearch.searching import Searcher
@@ -33,6 +34,8 @@ __all__ = [
     "Searcher",
     "SemsearchError",
     "build_index",
+    "document_ranking",
+    "evaluate",
     "load_embedder",
     "load_reranker",
     "remove",
@@ -48,6 +51,8 @@ _HOMES = {
     "Searcher": "searching",
     "SemsearchError": "errors",
     "build_index": "indexing",
+    "document_ranking": "evaluation",
+    "evaluate": "evaluation",
     "load_embedder": "encoders",
     "load_reranker": "encoders",
     "remove": "indexing",

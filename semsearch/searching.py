@@ -117,6 +117,11 @@ class Searcher:
         """The folder of the index."""
         return self._store.path
 
+    @property
+    def has_reranker(self) -> bool:
+        """Whether hits are reranked unless a search says otherwise."""
+        return self._reranker is not None
+
     def search(
         self,
         text: str,

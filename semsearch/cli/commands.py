@@ -12,6 +12,7 @@ import click
 from semsearch import __version__
 from semsearch.cli import options
 from semsearch.cli.door import FOUND, NONE_FOUND, Door, prepare_process
+from semsearch.cli.evaluate import evaluate
 from semsearch.cli.options import device_option, examples, index_option, json_option, precision_option
 from semsearch.cli.output import clean, echo_json, query_answer
 
@@ -275,6 +276,9 @@ def remove(paths: tuple[str, ...], index: str, as_json: bool) -> None:
     for item in report.missing:
         click.echo(f"semsearch: {clean(item)} is not in {clean(str(report.index))}", err=True)
     click.get_current_context().exit(NONE_FOUND if report.missing else FOUND)
+
+
+cli.add_command(evaluate)
 
 
 def _query_text(words: tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ import click
 __all__ = [
     "DEFAULT_INDEX",
     "MODES",
+    "PRECISIONS",
     "device_option",
     "examples",
     "index_option",
@@ -20,6 +21,7 @@ __all__ = [
 
 DEFAULT_INDEX = "default"
 MODES = ("hybrid", "dense", "lexical")
+PRECISIONS = ("auto", "full", "f32", "bf16", "f16", "int8")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,7 +45,7 @@ device_option = click.option(
 
 precision_option = click.option(
     "--precision",
-    type=click.Choice(("auto", "full", "f32", "bf16", "f16", "int8")),
+    type=click.Choice(PRECISIONS),
     default="auto",
     show_default="the index's own, or int8 where it costs next to nothing, else full",
     help="How passages are encoded. full: the quickest without loss here; int8: CPU only, quickest; f16: GPU only.",

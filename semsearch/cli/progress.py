@@ -16,7 +16,7 @@ from semsearch.cli.render import open_console
 if TYPE_CHECKING:
     from semsearch.reports import Progress
 
-__all__ = ["Pace", "indexing", "stages", "waiting"]
+__all__ = ["Pace", "counting", "indexing", "stages", "waiting"]
 
 WINDOW_S = 120.0  # files come in bursts, because passages are encoded many at a time
 STEP_S = 0.1  # reports closer together than this count as one
@@ -53,8 +53,8 @@ class Pace:
 
 
 @contextmanager
-def indexing() -> Iterator[Callable[[Progress], None] | None]:
-    """A progress bar for a run of `build_index`, fed by what it yields."""
+def indexing(what: str = "files") -> Iterator[Callable[[Progress], None] | None]:
+    """A progress bar for a run of `build_index` over files or documents, fed by what it yields."""
     console = open_console(stderr=True)
     if not console.is_terminal:
         yield None
@@ -69,14 +69,14 @@ def indexing() -> Iterator[Callable[[Progress], None] | None]:
         TextColumn("{task.description}", markup=False),
     )
     with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("files, looking for what changed", total=None)
+        task = bar.add_task(f"{what}, looking for what changed", total=None)
         pace, name = Pace(), ""
 
         def show(state: Progress) -> None:
             nonlocal name
             pace.add(state)
             name = clean_line(Path(state.path).name) or name
-            note = f"files, {pace.passages_per_s:,.0f} passages/s, {_time_left(pace, state)}  {name}"
+            note = f"{what}, {pace.passages_per_s:,.0f} passages/s, {_time_left(pace, state)}  {name}"
             bar.update(task, total=state.files_total, completed=state.files_done, description=note)
 
         yield show
@@ -87,6 +87,22 @@ def _time_left(pace: Pace, state: Progress) -> str:
         return "all read, finishing"  # passages of the last files may still wait to be encoded
     left = pace.remaining_s
     return "time left unknown" if left is None else f"{timedelta(seconds=round(left))} left"
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar for things that are dealt with one by one, fed by (number done, number of all)."""
+    console = open_console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (SpinnerColumn(), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda n_done, n_all: bar.update(task, completed=n_done, total=n_all)
 
 
 def waiting(what: str) -> AbstractContextManager[object]:

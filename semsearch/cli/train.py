@@ -14,7 +14,8 @@ from semsearch.cli.output import clean, echo_json, short_path
 
 if TYPE_CHECKING:
     from semsearch.training.data import TrainingData
-    from semsearch.training.runs import Training, TrainReport
+    from semsearch.training.runs import Training
+    from semsearch.training.settings import TrainReport
 
 __all__ = ["train"]
 
@@ -284,7 +285,7 @@ def _run(options: dict[str, Any], work: Callable[[Training], TrainReport]) -> No
     from semsearch.cli import progress
     from semsearch.encoders import DEFAULT_MODEL
     from semsearch.training.runs import Training
-    from semsearch.training.torch_engine import Settings
+    from semsearch.training.settings import Settings
 
     minutes = options["time_limit_minutes"]
     settings = Settings(

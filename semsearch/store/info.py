@@ -9,7 +9,7 @@ from typing import Any
 from semsearch.store.files import index_path
 from semsearch.store.metadata import Store
 
-__all__ = ["FileEntry", "IndexInfo", "inspect_index", "list_files"]
+__all__ = ["FileEntry", "IndexInfo", "inspect_index", "list_documents", "list_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,17 @@ def inspect_index(index: str | Path = "default") -> IndexInfo:
                 updated=meta["updated"],
                 ann_kind=meta["ann"]["kind"],
             )
+    finally:
+        store.close()
+
+
+def list_documents(index: str | Path = "default") -> list[tuple[str, str]]:
+    """(`Document.id`, `Document.source`) of all documents, by id; errors as for `Searcher.open`."""
+    store = Store(index_path(index))
+    try:
+        with store.snapshot():
+            rows = store.query("SELECT key, source FROM documents WHERE visible = 1 ORDER BY key")
+        return [(key, source) for key, source in rows]
     finally:
         store.close()
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from semsearch.training.runs import TrainReport
-    from semsearch.training.torch_engine import Settings
+from semsearch.training.settings import Settings, TrainReport
 
 __all__ = ["model_card"]
 

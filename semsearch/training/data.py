@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from semsearch.errors import InvalidInput
+from semsearch.evaluation import Qrels, judged_names, read_collection, read_qrels, read_queries
 from semsearch.store.files import index_path
 from semsearch.store.metadata import Store
 from semsearch.store.vectors import ShardReader
@@ -119,28 +120,20 @@ def read_pairs(path: Path, *, limit: int = 0, seed: int = 0) -> TrainingData:
 
 
 def read_beir(folder: Path, split: str, *, limit: int = 0, seed: int = 0) -> TrainingData:
-    """A collection in BEIR's layout: `corpus.jsonl`, `queries.jsonl` (each perhaps gzipped), `qrels/<split>.tsv`.
-
-    A document, its title before its text, is one passage, read up to the model's limit.
+    """A collection in BEIR's layout; a document with its title is one passage, read up to the model's limit.
 
     Raises:
         InvalidInput: a file is missing or cannot be read, or nothing is judged relevant.
     """
-    found = sorted(p.stem for p in folder.glob("qrels/*.tsv"))
-    if split not in found:
-        raise InvalidInput(f"{folder} has no qrels/{split}.tsv; it has: {', '.join(found) or 'no qrels at all'}")
-    rows = [row for _, row in _read_jsonl(_plain_or_gzipped(folder, "corpus.jsonl"))]
-    titles = [str(row.get("title") or "") for row in rows]
-    owners = [str(row.get("_id")) for row in rows]
-    qrels, negatives = read_qrels(folder / "qrels" / f"{split}.tsv", set(owners))
-    queries = _read_queries(_plain_or_gzipped(folder, "queries.jsonl"))
+    collection = read_collection(folder, split)
+    documents = list(collection.documents())
     return _judged(
-        f"the {split} split of the collection {folder.resolve().name}",
-        queries,
-        texts=[f"{title}\n\n{row.get('text') or ''}".strip() for title, row in zip(titles, rows, strict=True)],
-        contexts=titles,
-        owners=owners,
-        judgments=(qrels, negatives),
+        f"the {split} split of the collection {collection.name}",
+        collection.queries,
+        texts=[document.text for document in documents],
+        contexts=[document.title for document in documents],
+        owners=[document.id for document in documents],
+        qrels=collection.qrels,
         limit=limit,
         seed=seed,
     )
@@ -149,22 +142,22 @@ def read_beir(folder: Path, split: str, *, limit: int = 0, seed: int = 0) -> Tra
 def read_judged_index(index: str | Path, queries: Path, qrels: Path, *, limit: int = 0, seed: int = 0) -> TrainingData:
     """The passages of an index with queries (`_id`, `text` a line) and judgments of its documents.
 
-    Judgments name documents by their id, as `semsearch list` shows it, or by the end of it: `guide/start.md`.
+    Judgments name documents by their id, as `semsearch list` shows it, or by the end of their path: `guide/start.md`.
 
     Raises:
         InvalidInput: a file cannot be read, or names no document of the index.
         IndexNotFound, IndexCorrupt: as the index says.
     """
-    data = read_index(index)
-    by_tail = _tails(data.owners)
-    grades, wrong = read_qrels(qrels, set(by_tail), names=by_tail)
+    data, sources = _read_passages(index)
+    judged = read_qrels(qrels)
+    names = judged_names({name for grades in judged.values() for name in grades}, sources)
     return _judged(
         f"{data.source}, judged by {qrels.name}",
-        _read_queries(queries),
+        read_queries(queries),
         texts=data.texts,
         contexts=data.contexts,
-        owners=data.owners,
-        judgments=(grades, wrong),
+        owners=[names.of.get(owner, owner) for owner in data.owners],
+        qrels=judged,
         limit=limit,
         seed=seed,
         vectors=data.vectors,
@@ -179,11 +172,16 @@ def read_index(index: str | Path) -> TrainingData:
         IndexCorrupt: its files cannot be read.
         InvalidInput: it holds no passages.
     """
+    return _read_passages(index)[0]
+
+
+def _read_passages(index: str | Path) -> tuple[TrainingData, list[tuple[str, str]]]:
+    """What `read_index` gives, and (id, source) of every document."""
     store = Store(index_path(index))
     try:
         with store.snapshot() as meta:
             rows = store.query(
-                "SELECT d.key, d.title, c.heading, c.text, c.vector_id FROM chunks c JOIN documents d "
+                "SELECT d.key, d.title, c.heading, c.text, c.vector_id, d.source FROM chunks c JOIN documents d "
                 "ON d.id = c.document_id WHERE d.visible = 1 ORDER BY c.id"
             )
             model = meta["model"]
@@ -193,7 +191,7 @@ def read_index(index: str | Path) -> TrainingData:
             vectors = shards.get(np.array([row[4] for row in rows], dtype=np.int64))
     finally:
         store.close()
-    return TrainingData(
+    data = TrainingData(
         source=f"the index {store.path.name} ({len(rows)} passages)",
         queries={},
         texts=[row[3] for row in rows],
@@ -202,38 +200,7 @@ def read_index(index: str | Path) -> TrainingData:
         qrels={},
         vectors=KnownVectors(model["name"], model["fingerprint"], list(range(len(rows))), vectors),
     )
-
-
-def read_qrels(
-    path: Path, owners: set[str], *, names: Mapping[str, str] | None = None
-) -> tuple[dict[str, dict[str, int]], dict[str, list[str]]]:
-    """(grades > 0, those judged 0) by query id, of a TSV file `query-id corpus-id score`, header or not.
-
-    Judgments of documents that are not among `owners` are left out; `names` translates what the file calls them.
-    """
-    grades: dict[str, dict[str, int]] = {}
-    wrong: dict[str, list[str]] = {}
-    with _open_text(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            parts = line.rstrip("\r\n").split("\t")
-            if not line.strip() or (number == 1 and parts[-1].strip().lower() == "score"):
-                continue
-            try:
-                query, document, score = parts[0], parts[-2], int(parts[-1])
-                if len(parts) < 3:
-                    raise ValueError(f"{len(parts)} columns")
-            except (IndexError, ValueError) as error:
-                raise InvalidInput(
-                    f"{path}, line {number}: not a judgment. Each line is: query-id TAB document-id TAB whole number"
-                ) from error
-            if document not in owners:
-                continue
-            owner = names[document] if names else document
-            if score > 0:
-                grades.setdefault(query, {})[owner] = score
-            else:
-                wrong.setdefault(query, []).append(owner)
-    return grades, wrong
+    return data, list(dict.fromkeys((row[0], row[5]) for row in rows))
 
 
 def _judged(
@@ -243,13 +210,16 @@ def _judged(
     texts: Sequence[str],
     contexts: Sequence[str],
     owners: Sequence[str],
-    judgments: tuple[Mapping[str, Mapping[str, int]], Mapping[str, Sequence[str]]],
+    qrels: Qrels,
     limit: int,
     seed: int,
     vectors: KnownVectors | None = None,
 ) -> TrainingData:
-    grades, wrong = judgments
-    ids = sorted(key for key in grades if queries.get(key, "").strip())
+    known = set(owners)
+    judged = {key: {o: grade for o, grade in grades.items() if o in known} for key, grades in qrels.items()}
+    grades = {key: {o: grade for o, grade in found.items() if grade > 0} for key, found in judged.items()}
+    wrong = {key: [o for o, grade in found.items() if grade <= 0] for key, found in judged.items()}
+    ids = sorted(key for key in grades if grades[key] and queries.get(key, "").strip())
     if not ids:
         raise InvalidInput(f"{source}: no query has a relevant document; do queries and judgments use the same ids?")
     if limit and len(ids) > limit:
@@ -261,22 +231,9 @@ def _judged(
         contexts=contexts,
         owners=owners,
         qrels={key: grades[key] for key in ids},
-        negatives={key: wrong[key] for key in ids if key in wrong},
+        negatives={key: wrong[key] for key in ids if wrong[key]},
         vectors=vectors,
     )
-
-
-def _tails(owners: Sequence[str]) -> dict[str, str]:
-    """Every end of a document's path, at a separator, to the document; ends that several share are left out."""
-    found: dict[str, str] = {}
-    shared: set[str] = set()
-    for owner in dict.fromkeys(owners):
-        parts = owner.replace("\\", "/").split("/")
-        for start in range(1, len(parts)):
-            tail = "/".join(parts[start:])
-            if found.setdefault(tail, owner) != owner:
-                shared.add(tail)
-    return {**{tail: owner for tail, owner in found.items() if tail not in shared}, **{o: o for o in owners}}
 
 
 def _texts(value: Any) -> list[str] | None:
@@ -285,17 +242,6 @@ def _texts(value: Any) -> list[str] | None:
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         return None
     return [item for item in items if item.strip()]
-
-
-def _read_queries(path: Path) -> dict[str, str]:
-    return {str(row.get("_id")): str(row.get("text") or "") for _, row in _read_jsonl(path)}
-
-
-def _plain_or_gzipped(folder: Path, name: str) -> Path:
-    found = next((folder / n for n in (name, f"{name}.gz") if (folder / n).is_file()), None)
-    if found is None:
-        raise InvalidInput(f"{folder} has neither {name} nor {name}.gz; name a folder in BEIR's layout")
-    return found
 
 
 def _open_text(path: Path) -> TextIO:

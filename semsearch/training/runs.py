@@ -24,24 +24,22 @@ from semsearch.training.first_stage import Candidates, encode_passages, first_st
 from semsearch.training.folders import SETTINGS_FILE, Workspace, draw_plot
 from semsearch.training.measuring import (
     Comparison,
-    blended_ndcg,
+    blended_run,
     compare,
     cross_fitted,
-    embedder_ndcg,
-    ndcg,
+    embedder_run,
+    first_stage_run,
     rerank_scores,
 )
-from semsearch.training.torch_engine import EMBEDDER_LOSSES, RERANKER_LOSSES, Outcome, Settings
+from semsearch.training.settings import EMBEDDER_LOSSES, RERANKER_LOSSES, Outcome, Progress, Settings, TrainReport
 from semsearch.types import Embedder, FloatArray
 
-__all__ = ["TrainReport", "Training", "pretrain", "train_embedder", "train_reranker"]
+__all__ = ["Training", "pretrain", "train_embedder", "train_reranker"]
 
 ALPHA = 0.05  # a win by chance is less likely than this
 MINED_DEPTH = 50  # candidates that hard negatives are taken from
 RERANKED_DEPTH = 30  # candidates that a searcher lets a reranker read
 HELD_OUT_PASSAGES = 500  # at most, to measure pre-training with
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,48 +70,6 @@ class Training:
         """Say what is being done."""
         if self.progress is not None:
             self.progress(what, 0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class TrainReport:
-    """What came of a training.
-
-    Attributes:
-        kind: `embedder`, `reranker` or `pretrain`.
-        model: folder of the model: OUTPUT, or beside it when it was rejected.
-        installed: whether it won.
-        base: what it was trained from.
-        data: where the examples came from.
-        n_queries, n_held_out: trained on, measured with (passages when pre-training).
-        steps, steps_total: taken, of how many.
-        out_of_time: the time limit ended training.
-        training_s, elapsed_s: of the steps, of everything.
-        comparisons: on held-out queries, by name; those of another split have its name in front.
-        decisive: names of those that decided.
-        first_stage_weight: for the blend of a reranker's scores with the first stage's; None for others.
-    """
-
-    kind: str
-    model: Path
-    installed: bool
-    base: str
-    data: str
-    n_queries: int
-    n_held_out: int
-    steps: int
-    steps_total: int
-    out_of_time: bool
-    training_s: float
-    elapsed_s: float
-    comparisons: Mapping[str, Comparison]
-    decisive: Sequence[str]
-    first_stage_weight: float | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The object that `semsearch train ... --json` prints."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        comparisons = {name: comparison.as_dict() for name, comparison in self.comparisons.items()}
-        return {**values, "model": str(self.model), "decisive": list(self.decisive), "comparisons": comparisons}
 
 
 def train_embedder(data: TrainingData, training: Training, *, test: TrainingData | None = None) -> TrainReport:
@@ -157,8 +113,8 @@ def train_embedder(data: TrainingData, training: Training, *, test: TrainingData
     after = encode_passages(data, trained)
     comparisons = {}
     for name, judged, keys in _measured(data, run.held, test):
-        before = embedder_ndcg(judged, start, keys, vectors=vectors)
-        comparisons[name] = compare(before, embedder_ndcg(judged, trained, keys, vectors=after))
+        before = embedder_run(judged, start, keys, vectors=vectors)
+        comparisons[name] = compare(before, embedder_run(judged, trained, keys, vectors=after), judged)
     return run.finish(outcome, comparisons, decisive=[_HELD])
 
 
@@ -229,17 +185,17 @@ def _compare_rerankers(
             run.training.progress(f"reranking with the {what} model", 0, len(found))
         scores.append(rerank_scores(data, found, reranker, progress=run.reranking(what)))
     if weights:
-        blended = [blended_ndcg(data, found, scores[i], weights[i]) for i in range(2)]
+        blended = [blended_run(data, found, scores[i], weights[i]) for i in range(2)]
     else:
         fitted = [cross_fitted(data, found, scores[i], seed=run.settings.seed) for i in range(2)]
-        blended, weights[:] = [values for values, _ in fitted], [weight for _, weight in fitted]
-    alone = [blended_ndcg(data, found, scores[i], 0.0) for i in range(2)]
-    first = ndcg(data, {key: candidates.passages for key, candidates in found.items()})
+        blended, weights[:] = [fit[0] for fit in fitted], [fit[1] for fit in fitted]
+    alone = [blended_run(data, found, scores[i], 0.0) for i in range(2)]
+    first = first_stage_run(data, found)
     return {
-        f"{name}, blended, against the first stage": compare(first, blended[1]),
-        f"{name}, blended, against the start blended": compare(blended[0], blended[1]),
-        f"{name}, alone, against the start alone": compare(alone[0], alone[1]),
-        f"{name}, alone, against the first stage": compare(first, alone[1]),
+        f"{name}, blended, against the first stage": compare(first, blended[1], data),
+        f"{name}, blended, against the start blended": compare(blended[0], blended[1], data),
+        f"{name}, alone, against the start alone": compare(alone[0], alone[1], data),
+        f"{name}, alone, against the first stage": compare(first, alone[1], data),
     }
 
 

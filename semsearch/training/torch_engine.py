@@ -12,7 +12,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,13 @@ import numpy as np
 
 from semsearch.encoders.devices import find_precision
 from semsearch.encoders.models import ModelFiles
-from semsearch.errors import InvalidInput, MissingExtra, ModelError
+from semsearch.errors import MissingExtra, ModelError
 from semsearch.training.examples import Example
 from semsearch.training.folders import Workspace
+from semsearch.training.settings import Outcome, Progress, Settings
 
-__all__ = ["EMBEDDER_LOSSES", "RERANKER_LOSSES", "Outcome", "Settings", "prepare_reranker"]
+__all__ = ["prepare_reranker", "pretrain_rows", "train_embedder_rows", "train_reranker_rows"]
 
-EMBEDDER_LOSSES = ("mnr", "cached-mnr")
-RERANKER_LOSSES = ("listnet", "lambda", "bce")
 TEMPERATURE = 0.05  # cosines are divided by it, as sentence-transformers' MultipleNegativesRankingLoss does
 FORWARD_PAIRS = 16  # pairs that a listwise loss reads at once
 CACHED_TEXTS = 32  # texts that the cached loss holds activations of
@@ -36,76 +35,6 @@ MASK_SHARE = 0.15  # of the tokens; of them 80 % become [MASK], 10 % another tok
 CHECKPOINTS = 10  # a run leaves one about so often
 LOG_POINTS = 100  # lines of a run in its log, about
 IGNORED = -100  # label of a token that the loss leaves out, as torch has it
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a model is trained.
-
-    Attributes:
-        epochs: times that each query (or passage) is met.
-        batch_size: queries a step; passages when pre-training.
-        learning_rate: at its highest, after the warm-up; then it falls to 0 in a straight line.
-        warmup: share of all steps over which it rises.
-        weight_decay: of AdamW.
-        max_length: tokens read of each text, or of query and passage together.
-        negatives: hard negatives a query.
-        positives: of them, as many a query; one for an embedder.
-        loss: one of EMBEDDER_LOSSES, RERANKER_LOSSES, or `mlm`.
-        seed: of everything drawn at random.
-        precision: `bf16` for autocast, `f32`, or `auto` for what the machine is quicker in.
-        device: `auto` or `cpu`.
-        time_limit_s: seconds after which training stops; None for no limit.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    warmup: float
-    weight_decay: float
-    max_length: int
-    negatives: int
-    positives: int
-    loss: str
-    seed: int
-    precision: str = "auto"
-    device: str = "auto"
-    time_limit_s: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or self.negatives < 0 or self.positives < 1 or self.max_length < 8:
-            raise InvalidInput(
-                f"epochs = {self.epochs}, batch size = {self.batch_size}, negatives = {self.negatives}, "
-                f"maximal length = {self.max_length}: give at least 1, 2, 0 and 8"
-            )
-        if not 0 < self.learning_rate < 1 or not 0 <= self.warmup < 1 or self.weight_decay < 0:
-            raise InvalidInput(
-                f"learning rate = {self.learning_rate}, warm-up = {self.warmup}, weight decay = {self.weight_decay}: "
-                "the first lies between 0 and 1, the second from 0 to below 1, the third is not negative"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How far a training came.
-
-    Attributes:
-        steps, steps_total: taken in all, of how many.
-        interrupted: the user asked to stop; a checkpoint is left.
-        out_of_time: the time limit ended it.
-        seconds: that the steps of this process took.
-        precision: what it computed in.
-    """
-
-    steps: int
-    steps_total: int
-    interrupted: bool
-    out_of_time: bool
-    seconds: float
-    precision: str
-
-
-Progress = Callable[[str, int, int], None]
 
 
 def train_embedder_rows(
@@ -508,8 +437,14 @@ def _load(kind: Any, folder: Path, settings: Settings, **more: Any) -> Any:
 
 
 def _require_trainers() -> None:
+    """Check that the extra is there, and keep its progress bars off the terminal."""
     from importlib.util import find_spec
 
     for name in ("datasets", "accelerate", "matplotlib"):
         if find_spec(name) is None:
             raise MissingExtra(name, "train")
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()

@@ -1,0 +1,160 @@
+"""Rankings of documents, as evaluation wants them, from an index that ranks passages."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from semsearch.encoders.models import cache_folder
+from semsearch.errors import IndexLocked, InvalidInput
+from semsearch.evaluation.collections import MAX_NAMED, Collection
+from semsearch.evaluation.measures import Search
+from semsearch.indexing import build_index
+from semsearch.reports import IndexReport, Progress
+from semsearch.searching import MAX_K, RERANK_DEPTH, Searcher
+from semsearch.types import Embedder
+
+__all__ = ["JudgedNames", "collection_path", "document_ranking", "index_collection", "judged_names", "with_names"]
+
+LOCK_WAIT_S = 60.0  # for another process that brings the same collection up to date
+LOCK_POLL_S = 0.5
+
+
+def document_ranking(
+    searcher: Searcher, query: str, k: int, *, mode: str = "hybrid", rerank: bool | None = None
+) -> list[tuple[str, float]]:
+    """Rank documents by their best passage.
+
+    With a reranker the first RERANK_DEPTH documents are rescored, as for a user who asks for ten; the others follow in
+    the order of the first stage, with scores that only keep that order.
+
+    Args:
+        searcher: an open index.
+        query: the query's text.
+        k: number of documents.
+        mode: as for `Searcher.search`.
+        rerank: as for `Searcher.search`.
+
+    Returns:
+        At most k (`Document.id`, score), best first.
+
+    Raises:
+        InvalidInput, ModelError, IndexCorrupt: as `Searcher.search` does.
+    """
+    if not (searcher.has_reranker if rerank is None else rerank):
+        hits = searcher.search(query, k=k, mode=mode, rerank=False, per_document=1)
+        return [(hit.document.id, hit.score) for hit in hits]
+    hits = searcher.search(query, k=min(k, RERANK_DEPTH), mode=mode, rerank=True, per_document=1)
+    ranking = {hit.document.id: hit.score for hit in hits}
+    if len(hits) == RERANK_DEPTH < k:
+        last = hits[-1].score
+        for hit in searcher.search(query, k=k, mode=mode, rerank=False, per_document=1):
+            ranking.setdefault(hit.document.id, last - hit.rank)
+    return list(ranking.items())[:k]
+
+
+def index_collection(
+    collection: Collection, embedder: Embedder, *, progress: Callable[[Progress], None] | None = None
+) -> IndexReport:
+    """Bring the index of a collection up to date; it is kept in the cache folder, so the next time is quick.
+
+    Raises:
+        IndexLocked: another process has been writing to it for a minute.
+        ModelError: the model cannot be run.
+    """
+
+    def show(state: Progress) -> None:
+        if progress is not None:
+            progress(replace(state, files_total=max(collection.n_documents, state.files_done)))
+
+    path = collection_path(collection, embedder)
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            return build_index(collection.documents(), index=path, embedder=embedder, progress=show)
+        except IndexLocked:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(LOCK_POLL_S)
+
+
+def collection_path(collection: Collection, embedder: Embedder) -> Path:
+    """The index of these documents by this model; what else decides about it, `build_index` looks after."""
+    key = f"{collection.digest} {embedder.fingerprint} {embedder.max_tokens}"
+    return cache_folder() / "collections" / hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedNames:
+    """How documents of an index are called in judgments.
+
+    Attributes:
+        of: judged id by `Document.id`, of documents that are judged.
+        missing: judged ids that no document answers to.
+    """
+
+    of: dict[str, str]
+    missing: tuple[str, ...]
+
+
+def judged_names(judged: Iterable[str], documents: Iterable[tuple[str, str]]) -> JudgedNames:
+    """Match judged ids with documents: by id, else by the end of their path, such as `guide/start.md`.
+
+    All documents of one file, such as the rows of a table, answer to the end of its path.
+
+    Args:
+        judged: ids in the judgments.
+        documents: (`Document.id`, `Document.source`) of all documents.
+
+    Raises:
+        InvalidInput: an id fits several files, or two ids fit one document.
+    """
+    by_id: dict[str, list[str]] = {}
+    by_end: dict[str, dict[str, list[str]]] = {}  # end of a path to path to document ids
+    wanted = {name for name in judged if name}
+    lengths = {name.count("/") + 1 for name in wanted}
+    for document_id, source in documents:
+        if document_id in wanted:
+            by_id[document_id] = [document_id]
+        paths = [path.replace("\\", "/").split("/") for path in (document_id, source)]
+        for end in {"/".join(parts[-n:]) for parts in paths for n in lengths} & wanted:
+            by_end.setdefault(end, {}).setdefault(source or document_id, []).append(document_id)
+    names: dict[str, str] = {}
+    missing = []
+    for name in sorted(wanted):
+        files = by_end.get(name, {})
+        if name not in by_id and len(files) > 1:
+            raise InvalidInput(
+                f"the judged document {name} fits {len(files)} files: {', '.join(sorted(files)[:MAX_NAMED])}; "
+                "write more of the path"
+            )
+        found = by_id.get(name) or [document_id for ids in files.values() for document_id in ids]
+        for document_id in found:
+            if document_id in names:
+                raise InvalidInput(
+                    f"{names[document_id]} and {name} are one document, {document_id}; use one name in the judgments"
+                )
+            names[document_id] = name
+        if not found:
+            missing.append(name)
+    return JudgedNames(names, tuple(missing))
+
+
+def with_names(search: Search, names: JudgedNames) -> Search:
+    """The search with documents called as they are judged; of several with one name the best counts."""
+
+    def renamed(query: str, k: int) -> Sequence[tuple[str, float]]:
+        n_asked = k
+        while True:
+            found = search(query, n_asked)
+            best: dict[str, float] = {}
+            for document_id, score in found:
+                best.setdefault(names.of.get(document_id, document_id), score)
+            if len(best) >= k or len(found) < n_asked or n_asked >= MAX_K:
+                return list(best.items())[:k]
+            n_asked = min(4 * n_asked, MAX_K)  # documents that share a name have used the places up
+
+    return renamed
