@@ -11,13 +11,12 @@ import numpy as np
 
 from semsearch.encoders import comparable
 from semsearch.ranking.fusion import dense_weight, fuse
+from semsearch.searching import CANDIDATES
 from semsearch.store.lexical import LexicalEntry, LexicalIndex, LexicalWriter
 from semsearch.training.data import TrainingData
 from semsearch.types import Embedder, FloatArray
 
 __all__ = ["Candidates", "encode_passages", "first_stage", "rank_passages"]
-
-LEG_DEPTH = 100  # passages taken from each leg, as a searcher does
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +66,8 @@ def first_stage(
         lexical = _lexical_index(data, Path(folder) / "lexical")
         for key, text, query in zip(query_ids, texts, queries, strict=True):
             cosines = vectors @ query
-            near = rank_passages(cosines, LEG_DEPTH)
-            words = dict(lexical.search(text, LEG_DEPTH))
+            near = rank_passages(cosines, CANDIDATES)
+            words = dict(lexical.search(text, CANDIDATES))
             words.update(lexical.score(text, sorted(set(near) - words.keys())))
             dense = {i: float(cosines[i]) for i in {*near, *words}}
             ranking = fuse(dense, words, weight=dense_weight(embedder.unknown_share(text)))[:depth]

@@ -49,11 +49,11 @@ class Workspace:
             raise InvalidInput(f"{self.output} exists already; name another folder with --output, or remove it")
         kept = self.work / _STATE
         if not resume:
-            if self.work.exists():
+            if (self.work / _EXAMPLES).exists() or self.checkpoints.exists():
                 raise InvalidInput(
                     f"{self.work} holds a run that was cut off. Go on with it: --resume. Or remove that folder"
                 )
-            self.work.mkdir(parents=True)
+            self.work.mkdir(parents=True, exist_ok=True)
             kept.write_text(json.dumps(state, indent=2, sort_keys=True), encoding="utf-8")
             return False
         if not kept.is_file():

@@ -16,6 +16,7 @@ import numpy as np
 from semsearch.encoders import DEFAULT_MODEL, load_embedder, load_reranker
 from semsearch.encoders.models import find_model
 from semsearch.errors import InvalidInput
+from semsearch.searching import RERANK_DEPTH
 from semsearch.training import torch_engine
 from semsearch.training.cards import model_card
 from semsearch.training.data import TrainingData
@@ -38,7 +39,6 @@ __all__ = ["Training", "pretrain", "train_embedder", "train_reranker"]
 
 ALPHA = 0.05  # a win by chance is less likely than this
 MINED_DEPTH = 50  # candidates that hard negatives are taken from
-RERANKED_DEPTH = 30  # candidates that a searcher lets a reranker read
 HELD_OUT_PASSAGES = 500  # at most, to measure pre-training with
 
 
@@ -162,7 +162,7 @@ def train_reranker(
     comparisons: dict[str, Comparison] = {}
     weights: list[float] = []
     for name, judged, keys in _measured(data, run.held, test):
-        found = first_stage(judged, encoder, vectors, keys, RERANKED_DEPTH)
+        found = first_stage(judged, encoder, vectors, keys, RERANK_DEPTH)
         comparisons.update(_compare_rerankers(name, judged, found, run, start, weights))
     _write_settings(run.space.candidate, weights[1])
     decisive = [f"{_HELD}, blended, against the first stage", f"{_HELD}, blended, against the start blended"]
@@ -257,6 +257,7 @@ class _Run:
             self.kept, self.held = hold_out(data, share=training.held_out, seed=self.settings.seed)
             divided = len(self.kept), len(self.held)
         self.divided = divided
+        torch_engine.require_trainers()
         self.space = Workspace(training.output)
         state = {**asdict(self.settings), "kind": kind, "base": find_model(training.base).fingerprint, **more}
         del state["time_limit_s"]  # a run may be given more time

@@ -26,7 +26,7 @@ from semsearch.training.examples import Example
 from semsearch.training.folders import Workspace
 from semsearch.training.settings import Outcome, Progress, Settings
 
-__all__ = ["prepare_reranker", "pretrain_rows", "train_embedder_rows", "train_reranker_rows"]
+__all__ = ["prepare_reranker", "pretrain_rows", "require_trainers", "train_embedder_rows", "train_reranker_rows"]
 
 TEMPERATURE = 0.05  # cosines are divided by it, as sentence-transformers' MultipleNegativesRankingLoss does
 FORWARD_PAIRS = 16  # pairs that a listwise loss reads at once
@@ -54,10 +54,8 @@ def train_embedder_rows(
     Every other passage of a batch is a negative of a query, unless it is known to be relevant to it (`mnr`).
 
     Raises:
-        MissingExtra: `datasets` or `accelerate` are not installed.
         ModelError: the base cannot be trained.
     """
-    _require_trainers()
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
     from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
     from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
@@ -92,7 +90,6 @@ def prepare_reranker(base: Path, folder: Path, settings: Settings) -> None:
     Raises:
         ModelError: the base cannot be made a cross-encoder.
     """
-    _require_trainers()
     model = _cross_encoder(base, settings)
     model.save_pretrained(str(folder), create_model_card=False)
 
@@ -109,7 +106,6 @@ def train_reranker_rows(
     progress: Progress | None,
 ) -> Outcome:
     """Train what `prepare_reranker` saved and save it as the candidate; arguments and errors as above."""
-    _require_trainers()
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, LambdaLoss, ListNetLoss
 
@@ -157,7 +153,6 @@ def pretrain_rows(
     Returns:
         How far it came, and the loss on the held-out texts before and after, in nats a masked token.
     """
-    _require_trainers()
     import transformers
     from sentence_transformers import SentenceTransformer
 
@@ -436,8 +431,12 @@ def _load(kind: Any, folder: Path, settings: Settings, **more: Any) -> Any:
         raise ModelError(f"{folder} cannot be trained: {error}") from error
 
 
-def _require_trainers() -> None:
-    """Check that the extra is there, and keep its progress bars off the terminal."""
+def require_trainers() -> None:
+    """Check that the extra is there, and keep its progress bars off the terminal; to be called before any other.
+
+    Raises:
+        MissingExtra: a library of it is not installed.
+    """
     from importlib.util import find_spec
 
     for name in ("datasets", "accelerate", "matplotlib"):

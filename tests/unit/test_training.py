@@ -49,15 +49,16 @@ def collection() -> TrainingData:
 
 
 class Watcher:
-    """Remembers what it is told, and presses Ctrl-C after a step."""
+    """Remembers what it is told, and presses Ctrl-C after a step or when something begins."""
 
-    def __init__(self, interrupt_at: int = 0) -> None:
+    def __init__(self, interrupt_at: int = 0, begins: str = "?") -> None:
         self.interrupt_at = interrupt_at
+        self.begins = begins
         self.seen: list[tuple[str, int, int]] = []
 
     def __call__(self, what: str, done: int, total: int) -> None:
         self.seen.append((what, done, total))
-        if what == "training" and done == self.interrupt_at:
+        if (what == "training" and done == self.interrupt_at) or what.startswith(self.begins):
             os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -216,6 +217,15 @@ class TestReproducibility:
         assert weights_hash(resumed.model) == weights_hash(whole.model)
         losses = [[(e["step"], e["loss"]) for e in log_of(r.model) if "loss" in e] for r in (whole, resumed)]
         assert losses[0] == losses[1]
+
+    @pytest.mark.parametrize("stage", ["encoding", "mining", "comparing"])
+    def test_a_run_cut_off_before_or_after_training_goes_on_too(self, base, embedder, stage):
+        settings = replace(SETTINGS, epochs=20)
+        with pytest.raises(KeyboardInterrupt):
+            train_embedder(collection(), of(base, "cut", settings, progress=Watcher(begins=stage)))
+        report = train_embedder(collection(), of(base, "cut", settings, resume=True))
+        assert report.steps == embedder[0].steps
+        assert weights_hash(report.model) == weights_hash(embedder[0].model)
 
     def test_what_is_left_by_an_interruption_holds_no_pickled_arguments_and_no_held_out_query(self, base):
         with pytest.raises(KeyboardInterrupt):
