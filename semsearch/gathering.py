@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from semsearch.opening import IndexState
-from semsearch.ranking.candidates import Candidates, ScoreArray
+from semsearch.ranking.candidates import Candidates
 from semsearch.ranking.diversity import choose
-from semsearch.ranking.feedback import feedback_vector
-from semsearch.ranking.fusion import fuse, ranked
+from semsearch.ranking.feedback import rank_hybrid
+from semsearch.ranking.fusion import ranked
 from semsearch.types import FloatArray
 
 __all__ = ["Query", "gather"]
@@ -79,22 +79,8 @@ def _legs(state: IndexState, query: Query, n: int) -> Candidates:
 
 def _fused(candidates: Candidates, query: Query) -> Candidates:
     """Those for which a leg speaks, best first."""
-    if query.mode != "hybrid":
-        ranking = ranked(candidates.by_id(candidates.dense) or candidates.by_id(candidates.lexical))
-        candidates = candidates.ranked_by(ranking)
-        return replace(candidates, fused=candidates.relevance)
-    first = _weighed(candidates, candidates.dense, query)
-    if query.vector is None or not query.weight or not len(first):
-        return first
-    moved = feedback_vector(query.vector, first)
-    if moved is query.vector:
-        return first
-    candidates = replace(candidates, feedback=(candidates.vectors @ moved).astype(np.float64))
-    return _weighed(candidates, candidates.feedback, query)
-
-
-def _weighed(candidates: Candidates, cosines: ScoreArray, query: Query) -> Candidates:
-    """The candidates by these cosines and BM25 together."""
-    dense, lexical = candidates.by_id(cosines), candidates.by_id(candidates.lexical)
-    candidates = candidates.ranked_by(fuse(dense, lexical, weight=query.weight))
+    if query.mode == "hybrid" and query.vector is not None:
+        return rank_hybrid(candidates, query.vector, query.weight)
+    ranking = ranked(candidates.by_id(candidates.dense) or candidates.by_id(candidates.lexical))
+    candidates = candidates.ranked_by(ranking)
     return replace(candidates, fused=candidates.relevance)

@@ -3,5 +3,8 @@
 from __future__ import annotations
 
 from semsearch.cli.commands import cli, main
+from semsearch.cli.train import train
 
 __all__ = ["cli", "main"]
+
+cli.add_command(train)

@@ -18,6 +18,10 @@ __all__ = ["FOUND", "INTERRUPTED", "NONE_FOUND", "TROUBLE", "Door", "prepare_pro
 FOUND, NONE_FOUND, TROUBLE, INTERRUPTED = 0, 1, 2, 130  # as grep; 128 + SIGINT, as shells do
 
 DEBUG_VARIABLE = "SEMSEARCH_DEBUG"
+KEPT = {
+    "index": ": the work done so far is kept, and the next run goes on from there",
+    "train": ": the same command with --resume goes on from the last checkpoint",
+}
 QUIET_ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -53,8 +57,7 @@ class Door(click.Group):
         except SemsearchError as error:
             _fail(str(error), error)
         except KeyboardInterrupt:
-            kept = ": the work done so far is kept, and the next run goes on from there"
-            click.echo(f"\nsemsearch: interrupted{kept if ctx.invoked_subcommand == 'index' else ''}", err=True)
+            click.echo(f"\nsemsearch: interrupted{KEPT.get(ctx.invoked_subcommand or '', '')}", err=True)
             ctx.exit(INTERRUPTED)
         except OSError as error:
             _fail(str(error), error)

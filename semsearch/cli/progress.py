@@ -16,7 +16,7 @@ from semsearch.cli.render import open_console
 if TYPE_CHECKING:
     from semsearch.reports import Progress
 
-__all__ = ["Pace", "counting", "indexing", "waiting"]
+__all__ = ["Pace", "counting", "indexing", "stages", "waiting"]
 
 WINDOW_S = 120.0  # files come in bursts, because passages are encoded many at a time
 STEP_S = 0.1  # reports closer together than this count as one
@@ -109,3 +109,28 @@ def waiting(what: str) -> AbstractContextManager[object]:
     """A spinner while models load; only where the results go to a terminal too."""
     console = open_console(stderr=True)
     return console.status(f"{what} …") if console.is_terminal and sys.stdout.isatty() else nullcontext()
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None] | None]:
+    """A line for work in several stages: what is being done, how much of it is done, how much there is (0: unknown)."""
+    console = open_console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    counts = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), *counts)
+    with Bar(*columns, console=console, transient=True) as bar:
+        task, before = bar.add_task("starting", total=None), ""
+
+        def show(what: str, done: int, total: int) -> None:
+            nonlocal before
+            if what != before:
+                bar.reset(task)
+                before = what
+            bar.update(task, description=what, completed=done, total=total or None)
+
+        yield show

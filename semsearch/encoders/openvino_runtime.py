@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import shutil
 import tempfile
@@ -142,7 +143,7 @@ class OpenVinoReranker(TokenizedReranker):
         """
         super().__init__(files)
         self._precision = choose_precision(precision)
-        self._activate = bert_graph.score_activation(self._config)
+        self._activate = bert_graph.score_activation({**self._config, **_stated_activation(files.path)})
         self._graph = _CompiledGraph(files, "cross", self._build, self._precision)
 
     def _build(self) -> Any:
@@ -248,6 +249,13 @@ class _CompiledGraph:
         except OSError:  # a cache that cannot be written is one that is not used
             return openvino_core().compile_model(model, "CPU", {k: v for k, v in settings.items() if k != "CACHE_DIR"})
         return openvino_core().compile_model(graph, "CPU", settings)
+
+
+def _stated_activation(folder: Path) -> dict[str, Any]:
+    """The activation where sentence-transformers 6 writes it, in the words of the configuration it used before."""
+    path = folder / "config_sentence_transformers.json"
+    stated = json.loads(path.read_text(encoding="utf-8")).get("activation_fn") if path.is_file() else None
+    return {"sentence_transformers": {"activation_fn": stated}} if stated else {}
 
 
 def n_cores() -> int:

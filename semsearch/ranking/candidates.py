@@ -75,6 +75,10 @@ class Candidates:
             tuple(self.duplicates[row] for row in rows),
         )
 
+    def take_first(self, n: int) -> Candidates:
+        """The first n rows, or all."""
+        return self.take(range(min(n, len(self))))
+
     def ranked_by(self, ranking: Sequence[tuple[int, float]]) -> Candidates:
         """Those named in a ranking of (chunk id, relevance), in its order and with its scores."""
         row_of = {int(chunk_id): row for row, chunk_id in enumerate(self.ids)}

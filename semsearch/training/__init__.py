@@ -1,0 +1,3 @@
+"""Training embedders and rerankers on a user's own documents. Not imported by anything that searches."""
+
+from __future__ import annotations
