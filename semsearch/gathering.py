@@ -15,7 +15,7 @@ from semsearch.types import FloatArray
 
 __all__ = ["Query", "gather"]
 
-CANDIDATES = 100  # chunks taken from each leg, at least
+CANDIDATES = 100  # chunks taken from each leg, at least; twice as many as are wanted, as feedback reorders them
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def gather(state: IndexState, query: Query, depth: int, *, per_document: int, fo
     Raises:
         IndexCorrupt: a passage has no vector.
     """
-    n = max(CANDIDATES, depth)
+    n = max(CANDIDATES, 2 * depth)
     n_possible = min(depth, state.n_documents * per_document) if per_document else depth
     texts = state.store.texts_of_chunks if fold else None
     while True:
