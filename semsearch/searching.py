@@ -17,6 +17,7 @@ from semsearch.errors import IndexIncompatible, InvalidInput
 from semsearch.gathering import Query, gather
 from semsearch.highlighting import Highlight, highlights
 from semsearch.opening import OpenIndex
+from semsearch.ranking.calibration import CALIBRATIONS, Calibration
 from semsearch.ranking.candidates import Candidates
 from semsearch.ranking.diversity import diversify
 from semsearch.ranking.fusion import dense_weight
@@ -53,6 +54,7 @@ class SearchOptions(RankingOptions, total=False):
     k: int
     per_document: int
     context: int
+    min_probability: float
     fold: bool
     mmr: float | None
 
@@ -129,6 +131,7 @@ class Searcher:
         budget_ms: float = BUDGET_MS,
         per_document: int = PER_DOCUMENT,
         context: int = 0,
+        min_probability: float = 0.0,
         fold: bool = True,
         mmr: float | None = None,
     ) -> list[Hit]:
@@ -144,6 +147,8 @@ class Searcher:
             budget_ms: time that it may take on this machine, in milliseconds, which bounds that number too.
             per_document: most hits of one document; 0 for no limit.
             context: lines of the document to add to the passage on each side.
+            min_probability: leave out hits that are relevant with less probability, in [0, 1]; without effect where
+                hits have none, as in `lexical` mode and with models that were not calibrated.
             fold: whether passages that say the same take one place; the best carries the others as `duplicates`.
             mmr: lambda in [0, 1] of maximal marginal relevance: 1 ranks by relevance alone, less ranks passages lower
                 the more they resemble better-placed ones. None is 1 without the work.
@@ -156,7 +161,7 @@ class Searcher:
             ModelError: the index's model cannot be found or run.
             IndexCorrupt: files of the index cannot be read.
         """
-        self._check(k, mode, rerank_depth, budget_ms, per_document, context, mmr)
+        self._check(k, mode, rerank_depth, budget_ms, per_document, context, min_probability, mmr)
         if not isinstance(text, str):
             raise InvalidInput(f"the query is {text!r}; give a string")
         text = storable(text)
@@ -177,13 +182,19 @@ class Searcher:
             texts = [found[i][0].text for i in candidates.ids[:rerank_depth].tolist()]
             candidates = _rerank(reranker, query, candidates, texts, budget_ms / 1e3)
             candidates = diversify(candidates, k, mmr) if mmr is not None else candidates
+        candidates = candidates.take_first(k)
+        passages = [found[i][0].text for i in candidates.ids.tolist()]
+        coverage = state.lexical.coverage(text, passages)
+        calibration = self._calibration(reranker)
         hits = []
-        for row, chunk_id in enumerate(candidates.ids[:k].tolist()):
+        for row, chunk_id in enumerate(candidates.ids.tolist()):
             chunk, document = found[chunk_id]
             chunk = _widen(chunk, document, context) if context else chunk
             relevance, scores = float(candidates.relevance[row]), candidates.scores(row)
-            duplicates = tuple(elsewhere[i] for i in candidates.duplicates[row])
-            hits.append(Hit(row + 1, relevance, None, chunk, document, scores, duplicates))
+            probability = calibration.probability(row + 1, coverage[row], scores) if calibration else None
+            if probability is None or probability >= min_probability:
+                duplicates = tuple(elsewhere[i] for i in candidates.duplicates[row])
+                hits.append(Hit(row + 1, relevance, probability, chunk, document, scores, duplicates))
         return hits
 
     def search_many(self, texts: Sequence[str], **options: Unpack[SearchOptions]) -> list[list[Hit]]:
@@ -223,7 +234,15 @@ class Searcher:
         return own.matches(text, hit.chunk.text) if own is not None else []
 
     def _check(
-        self, k: int, mode: str, depth: int, budget_ms: float, per_document: int, context: int, mmr: float | None
+        self,
+        k: int,
+        mode: str,
+        depth: int,
+        budget_ms: float,
+        per_document: int,
+        context: int,
+        min_probability: float,
+        mmr: float | None,
     ) -> None:
         if not 1 <= k <= MAX_K:
             raise InvalidInput(f"k = {k}: give a number of hits from 1 to {MAX_K}")
@@ -235,6 +254,8 @@ class Searcher:
             raise InvalidInput(f"budget_ms = {budget_ms}: give a time above 0, in milliseconds")
         if per_document < 0 or context < 0:
             raise InvalidInput(f"per_document = {per_document}, context = {context}: neither may be negative")
+        if not 0.0 <= min_probability <= 1.0:
+            raise InvalidInput(f"min_probability = {min_probability}: give a number from 0 to 1")
         if mmr is not None and not 0.0 <= mmr <= 1.0:
             raise InvalidInput(f"mmr = {mmr}: give a number from 0 (hits that differ) to 1 (relevance alone)")
 
@@ -272,6 +293,14 @@ class Searcher:
                 "(in Python: Searcher.open(..., reranker=...))"
             )
         return reranker
+
+    def _calibration(self, reranker: Reranker | None) -> Calibration | None:
+        """What turns scores into probabilities; None for models that were not calibrated."""
+        known = CALIBRATIONS.get(self._index.model().get("weights_sha256", ""))
+        if known is None:
+            return None
+        with_late_interaction, without = known
+        return with_late_interaction if isinstance(reranker, LateInteraction) else without
 
     def _late_interaction(self) -> LateInteraction | None:
         """The index's model as a reranker, where it gives vectors of tokens."""

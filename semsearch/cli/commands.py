@@ -142,6 +142,13 @@ def index(
     help="At most N passages of one document; 0 for no limit.",
 )
 @options.diversity_options
+@click.option(
+    "--min-probability",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Leave out passages less probably relevant than P. [default: all, or none where even the best is not]",
+)
+@click.option("--explain", is_flag=True, help="Show where each score came from, and which words were matched.")
 @click.option("--context", "-C", default=0, type=click.IntRange(0), metavar="N", help="Show N more lines on each side.")
 @device_option
 @json_option
@@ -157,6 +164,8 @@ def query(
     per_document: int,
     fold: bool,
     mmr: float | None,
+    min_probability: float | None,
+    explain: bool,
     context: int,
     device: str,
     as_json: bool,
@@ -171,6 +180,7 @@ def query(
     if not text:
         raise click.UsageError('the query is empty; ask something, as in: semsearch query "how do I undo a commit"')
     from semsearch.cli import progress, render
+    from semsearch.ranking.calibration import NOTHING_RELEVANT
     from semsearch.searching import Searcher
 
     wanted = None if rerank is False else reranker
@@ -190,11 +200,19 @@ def query(
             mmr=mmr,
         )
         elapsed_ms = 1000 * (time.perf_counter() - start)
+    best = hits[0].probability if hits else None
+    threshold = NOTHING_RELEVANT if min_probability is None else min_probability
+    if min_probability is not None or (best is not None and best < threshold):
+        hits = [hit for hit in hits if hit.probability is None or hit.probability >= threshold]
     with searcher:
+        matches = [searcher.explain(text, hit) for hit in hits] if explain else None
         if as_json:
-            echo_json(query_answer(text, searcher.path, mode, elapsed_ms, hits))
+            answer = query_answer(text, searcher.path, mode, elapsed_ms, hits, matches)
+            echo_json(answer if hits else {**answer, "best_probability": best})
         elif hits:
-            render.hits(hits, lambda found: searcher.highlight(text, found), whole=context > 0)
+            render.hits(hits, lambda found: searcher.highlight(text, found), whole=context > 0, matches=matches)
+        elif best is not None:
+            click.echo(f"semsearch: nothing relevant found (best {best:.0%}); --min-probability 0 shows it", err=True)
         else:
             click.echo(f"semsearch: no passage found in {clean(str(searcher.path))}", err=True)
     click.get_current_context().exit(FOUND if hits else NONE_FOUND)

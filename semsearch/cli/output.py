@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from semsearch.encoders.late_interaction import TokenMatch
     from semsearch.types import Hit
 
 __all__ = ["clean", "clean_line", "echo_json", "hit_path", "query_answer", "short_path"]
@@ -49,14 +50,24 @@ def echo_json(value: Mapping[str, Any]) -> None:
     click.echo(text.encode("utf-8", errors="backslashreplace"))
 
 
-def query_answer(query: str, index: Path, mode: str, elapsed_ms: float, hits: Sequence[Hit]) -> dict[str, Any]:
-    """What `query --json` prints."""
+def query_answer(
+    query: str,
+    index: Path,
+    mode: str,
+    elapsed_ms: float,
+    hits: Sequence[Hit],
+    matches: Sequence[Sequence[TokenMatch]] | None = None,
+) -> dict[str, Any]:
+    """What `query --json` prints; with `matches`, a list a hit, which tokens met."""
+    shown = [_hit(hit) for hit in hits]
+    if matches is not None:
+        shown = [{**hit, "matches": _matches(found)} for hit, found in zip(shown, matches, strict=True)]
     return {
         "query": query,
         "index": str(index),
         "mode": mode,
         "elapsed_ms": round(elapsed_ms, 3),
-        "hits": [_hit(hit) for hit in hits],
+        "hits": shown,
     }
 
 
@@ -65,11 +76,16 @@ def hit_path(hit: Hit) -> str:
     return hit.document.source or hit.document.id
 
 
+def _matches(found: Sequence[TokenMatch]) -> list[dict[str, Any]]:
+    return [{"query": m.query_text, "start": m.passage[0], "end": m.passage[1], "cosine": m.cosine} for m in found]
+
+
 def _hit(hit: Hit) -> dict[str, Any]:
     chunk, document, scores = hit.chunk, hit.document, hit.scores
     return {
         "rank": hit.rank,
         "score": hit.score,
+        "probability": hit.probability,
         "path": hit_path(hit),
         "title": document.title or Path(hit_path(hit)).stem,
         "heading": chunk.heading,
@@ -82,6 +98,7 @@ def _hit(hit: Hit) -> dict[str, Any]:
         "scores": {
             "dense": scores.dense,
             "lexical": scores.lexical,
+            "feedback": scores.feedback,
             "fused": scores.fused,
             "rerank": scores.rerank,
         },

@@ -18,6 +18,7 @@ from semsearch.cli.output import clean, clean_line, hit_path, short_path
 
 if TYPE_CHECKING:
     from semsearch.cli.environment import Installation
+    from semsearch.encoders.late_interaction import TokenMatch
     from semsearch.highlighting import Highlight
     from semsearch.reports import IndexReport, Problem, RemoveReport
     from semsearch.store.info import FileEntry, IndexInfo
@@ -56,21 +57,31 @@ def _print(console: Console, *parts: str | tuple[str, str]) -> None:
     console.print(Text.assemble(*parts), soft_wrap=True)
 
 
-def hits(found: Sequence[Hit], highlight: Callable[[Sequence[Hit]], list[Highlight]], *, whole: bool) -> None:
+def hits(
+    found: Sequence[Hit],
+    highlight: Callable[[Sequence[Hit]], list[Highlight]],
+    *,
+    whole: bool,
+    matches: Sequence[Sequence[TokenMatch]] | None = None,
+) -> None:
     """Print hits, best first.
 
     Args:
         found: the hits.
         highlight: asked only where emphasis can be seen.
         whole: show passages in full, however long.
+        matches: which tokens met, a list a hit, where scores are to be explained.
     """
     console = open_console()
     marks = highlight(found) if console.is_terminal else [None] * len(found)
-    for hit, mark in zip(found, marks, strict=True):
+    for row, (hit, mark) in enumerate(zip(found, marks, strict=True)):
         _print(console, *_head(hit))
         heading = clean_line(hit.chunk.heading or hit.document.title)
         if heading:
             _print(console, INDENT, (heading, "italic dim"))
+        if matches is not None:
+            for part in _explanation(hit, matches[row]):
+                _print(console, INDENT, (part, "dim"))
         if mark is not None:
             passage = _wrapped(console, _emphasised(hit.chunk.text, mark))
             lines = passage if whole else _around_sentence(passage)
@@ -85,6 +96,8 @@ def _head(hit: Hit) -> Iterator[str | tuple[str, str]]:
     """Rank, score, path, where in the file, and how often it is said elsewhere."""
     yield f"{hit.rank:>3}  ", "bold"
     yield f"{hit.score:.3f}  "
+    if hit.probability is not None:
+        yield f"{hit.probability:>4.0%}  ", "cyan"
     path, document_id = hit_path(hit), hit.document.id
     yield clean_line(short_path(path)), PATH
     if document_id.startswith(f"{path}#"):  # a row of a table
@@ -96,6 +109,25 @@ def _head(hit: Hit) -> Iterator[str | tuple[str, str]]:
         yield f":{first}" if first == last else f":{first}-{last}", PLACE
     if hit.duplicates:
         yield f"  +{len(hit.duplicates)} near-identical", "dim"
+
+
+def _explanation(hit: Hit, matches: Sequence[TokenMatch]) -> Iterator[str]:
+    """Where a hit's score came from, part by part, and the words of the passage that answer to those of the query."""
+    scores = hit.scores
+    named = {
+        "meaning": scores.dense,
+        "words (BM25)": scores.lexical,
+        "meaning after feedback": scores.feedback,
+        "fused": scores.fused,
+        "reranker": scores.rerank,
+    }
+    yield ", ".join(f"{name} {value:.3f}" for name, value in named.items() if value is not None)
+    words = []
+    for match in matches:
+        word = clean_line(hit.chunk.text[slice(*match.passage)])
+        words.append(f"{clean_line(match.query_text)} → {word} {match.cosine:.2f}")
+    if words:
+        yield ", ".join(words)
 
 
 def _emphasised(passage: str, highlight: Highlight) -> Text:

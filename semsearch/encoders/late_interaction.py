@@ -23,11 +23,13 @@ class TokenMatch:
 
     Attributes:
         query: (start, end) of the query's token, in characters.
+        query_text: that token.
         passage: (start, end) of the passage's token.
         cosine: of their vectors, in [-1, 1].
     """
 
     query: tuple[int, int]
+    query_text: str
     passage: tuple[int, int]
     cosine: float
 
@@ -78,7 +80,7 @@ class LateInteraction:
         cosines = asked @ rows.T
         nearest = cosines.argmax(axis=1)
         return [
-            TokenMatch(_pair(of_query[i]), _pair(of_text[j]), float(cosines[i, j]))
+            TokenMatch(_pair(of_query[i]), query[slice(*_pair(of_query[i]))], _pair(of_text[j]), float(cosines[i, j]))
             for i, j in enumerate(nearest.tolist())
         ]
 

@@ -6,6 +6,7 @@ on its own, so an id it returns counts only if SQLite shows it.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -138,6 +139,23 @@ class LexicalIndex:
         among = Query.const_score_query(Query.term_set_query(self._index.schema, "id", list(ids)), 0.0)
         both = Query.boolean_query([(Occur.Must, among), (Occur.Must, query)])
         return dict(self._run(both, len(ids)))
+
+    def coverage(self, text: str, passages: Sequence[str]) -> list[float]:
+        """Share of a query's terms that each passage holds, weighted by inverse document frequency, in [0, 1].
+
+        A term that no passage of the index holds weighs most; 0 for a query without terms.
+        """
+        n = int(self._searcher.num_docs)
+        terms = list(dict.fromkeys(self.analyzer.query_terms(text)))
+        counts = [int(self._searcher.doc_freq("text", term)) for term in terms]
+        weights = [math.log(1 + (n - count + 0.5) / (count + 0.5)) for count in counts]
+        total = sum(weights)
+        shares = []
+        for passage in passages:
+            held = set(self.analyzer.stem(self.analyzer.words(passage)))
+            found = sum(weight for term, weight in zip(terms, weights, strict=True) if term in held)
+            shares.append(found / total if total > 0 else 0.0)
+        return shares
 
     def _query(self, text: str) -> Any:
         from tantivy import Occur, Query
