@@ -17,6 +17,7 @@ from semsearch.errors import IndexIncompatible, InvalidInput
 from semsearch.gathering import Query, gather
 from semsearch.highlighting import Highlight, highlights
 from semsearch.opening import OpenIndex
+from semsearch.ranking.blending import blend
 from semsearch.ranking.calibration import CALIBRATIONS, Calibration
 from semsearch.ranking.candidates import Candidates
 from semsearch.ranking.diversity import diversify
@@ -319,11 +320,12 @@ def _rerank(
     if hasattr(reranker, "n_within"):
         texts = texts[: reranker.n_within(query.text, texts, budget_s)]
     scores = reranker.score(query.text, texts)
-    joined = scores
-    if hasattr(reranker, "join"):
-        first_stage = candidates.fused[: len(texts)]
+    joined, first_stage = scores, candidates.fused[: len(texts)]
+    if isinstance(reranker, LateInteraction):
         scale = first_stage.max() if query.mode == "lexical" else 1.0  # BM25 has no range of its own
         joined = reranker.join(first_stage / scale, scores)
+    elif hasattr(reranker, "first_stage_weight"):
+        joined = blend(first_stage.tolist(), scores.tolist(), first_stage_weight=reranker.first_stage_weight)
     return reranked(candidates, scores.astype(np.float64), joined.astype(np.float64))
 
 
