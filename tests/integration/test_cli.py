@@ -530,7 +530,8 @@ class TestListAndRemove:
         done = run("remove", folder / "cooking.md", "--index", "copy")
         assert done.exit_code == 0
         assert done.stdout.startswith("1 document and ")
-        paths = [h["path"] for h in json.loads(run("query", "loaf", "--index", "copy", "--json", "--min-probability", 0).stdout)["hits"]]
+        done = run("query", "loaf", "--index", "copy", "--json", "--min-probability", 0)
+        paths = [h["path"] for h in json.loads(done.stdout)["hits"]]
         assert paths
         assert str(folder / "cooking.md") not in paths
 
