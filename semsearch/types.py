@@ -270,8 +270,9 @@ class Reranker(Protocol):
     """A model that reads passages again, for the query.
 
     It may have three methods more. `n_within(query, texts, budget_s)` says how many of the texts, from the first on,
-    it scores in so many seconds; without it, as many are given as the count allows. `join(first_stage, scores)` gives
-    the scores (n,) to rank by; without it, its own. `matches(query, text)` tells which parts of both were matched.
+    it scores in so many seconds; without it, as many are given as the count allows. `join(first_stage, scores,
+    share)` gives the scores (n,) to rank by, its own counting for `share` in [0, 1]; without it, they count alone.
+    `matches(query, text)` tells which parts of both were matched.
     """
 
     @property
