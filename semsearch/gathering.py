@@ -27,12 +27,14 @@ class Query:
         mode: `hybrid`, `dense` or `lexical`.
         vector: unit vector (dim,); None for `lexical`.
         weight: of the dense leg in a `hybrid` ranking, in [0, 1].
+        feedback: whether a `hybrid` ranking moves the query towards the first passages.
     """
 
     text: str
     mode: str
     vector: FloatArray | None
     weight: float
+    feedback: bool = True
 
 
 def gather(state: IndexState, query: Query, depth: int, *, per_document: int, fold: bool) -> Candidates:
@@ -80,7 +82,7 @@ def _legs(state: IndexState, query: Query, n: int) -> Candidates:
 def _fused(candidates: Candidates, query: Query) -> Candidates:
     """Those for which a leg speaks, best first."""
     if query.mode == "hybrid" and query.vector is not None:
-        return rank_hybrid(candidates, query.vector, query.weight)
+        return rank_hybrid(candidates, query.vector, query.weight, feedback=query.feedback)
     ranking = ranked(candidates.by_id(candidates.dense) or candidates.by_id(candidates.lexical))
     candidates = candidates.ranked_by(ranking)
     return replace(candidates, fused=candidates.relevance)

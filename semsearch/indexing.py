@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from semsearch.encoders import DEFAULT_MODEL, load_embedder
+from semsearch.encoders import DEFAULT_MODEL, comparable, load_embedder
 from semsearch.errors import IndexIncompatible, IndexNotFound, InvalidInput, LoadError
 from semsearch.loaders.pool import LoaderPool
 from semsearch.reports import ChunkCounts, FileCounts, IndexReport, Problem, Progress, RemoveReport
@@ -306,9 +306,10 @@ class _Run:
         """Make everything visible, unless nothing is different."""
         store = self._store
         if self._has_changes or self._vanished or self._roots_to_remember():
-            model = store.meta.get("model", {})
+            model, plan = store.meta.get("model", {}), store.meta.get("plan")
             if model.get("fingerprint") != self._embedder.fingerprint:
-                model = _describe(self._embedder)
+                is_same = bool(model) and comparable(model["fingerprint"], self._embedder.fingerprint)
+                model, plan = _describe(self._embedder), plan if is_same else None  # which was tuned for the other
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
             store.publish(
                 drop_paths=self._vanished,
@@ -317,6 +318,7 @@ class _Run:
                 meta={
                     "model": model,
                     "settings": self._stager.settings,
+                    "plan": plan,
                     "created": store.meta.get("created", now),
                     "updated": now,
                 },

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from semsearch.errors import IndexCorrupt
+from semsearch.ranking.plan import RankingPlan
 from semsearch.store.ann import FlatIndex
 from semsearch.store.lexical import LexicalIndex
 from semsearch.store.metadata import Store
@@ -56,6 +57,11 @@ class OpenIndex:
         """What is known about the model that the index was built with."""
         with self._store.snapshot() as meta:
             return dict(meta["model"])
+
+    def plan(self) -> RankingPlan:
+        """How its searches rank: as it was tuned, or by default."""
+        with self._store.snapshot() as meta:
+            return RankingPlan.from_dict(meta.get("plan"))
 
     @contextlib.contextmanager
     def state(self) -> Iterator[IndexState]:

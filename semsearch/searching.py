@@ -22,6 +22,7 @@ from semsearch.ranking.calibration import CALIBRATIONS, Calibration
 from semsearch.ranking.candidates import Candidates
 from semsearch.ranking.diversity import diversify
 from semsearch.ranking.fusion import dense_weight
+from semsearch.ranking.plan import DEFAULT_PLAN, RankingPlan
 from semsearch.ranking.reranking import reranked
 from semsearch.store.files import index_path
 from semsearch.store.metadata import Store
@@ -121,6 +122,15 @@ class Searcher:
         """The folder of the index."""
         return self._index.path
 
+    @property
+    def embedder(self) -> Embedder:
+        """The model of the index, loaded if it is not yet.
+
+        Raises:
+            ModelError: it cannot be found or run.
+        """
+        return self._model()
+
     def search(
         self,
         text: str,
@@ -143,7 +153,7 @@ class Searcher:
             k: number of hits, 1 to 10,000.
             mode: `hybrid` fuses `dense` (meaning) and `lexical` (words, BM25).
             rerank: whether a reranker reads the first hits again; by default where there is one, but not in `lexical`
-                mode without a cross-encoder.
+                mode without a cross-encoder, and not by the index's own model where tuning found it better without.
             rerank_depth: passages it reads, at most.
             budget_ms: time that it may take on this machine, in milliseconds, which bounds that number too.
             per_document: most hits of one document; 0 for no limit.
@@ -169,9 +179,10 @@ class Searcher:
         if not text.strip():
             return []
         vector = None if mode == "lexical" else self._encode(text)
-        weight = self._weight(text) if mode == "hybrid" else 0.0
-        reranker = self._reranker_for(mode, rerank)
-        query = Query(text, mode, vector, weight)
+        plan = self._plan(mode)
+        weight = self._weight(text, plan) if mode == "hybrid" else 0.0
+        reranker = self._reranker_for(mode, rerank, plan)
+        query = Query(text, mode, vector, weight, plan.feedback)
         depth = max(k, rerank_depth if reranker else MMR_DEPTH if mmr is not None else 0)
         with self._index.state() as state:
             candidates = gather(state, query, depth, per_document=per_document, fold=fold)
@@ -181,7 +192,7 @@ class Searcher:
             elsewhere = state.store.duplicates(i for folded in candidates.duplicates for i in folded)
         if reranker:
             texts = [found[i][0].text for i in candidates.ids[:rerank_depth].tolist()]
-            candidates = _rerank(reranker, query, candidates, texts, budget_ms / 1e3)
+            candidates = _rerank(reranker, query, candidates, texts, budget_ms / 1e3, plan.rerank_share)
             candidates = diversify(candidates, k, mmr) if mmr is not None else candidates
         candidates = candidates.take_first(k)
         passages = [found[i][0].text for i in candidates.ids.tolist()]
@@ -215,12 +226,12 @@ class Searcher:
             hits,
             analyzer=analyzer,
             cosines=lambda texts: self._model().embed_documents(texts) @ self._encode(text),
-            weight=lambda: self._weight(text),
+            weight=lambda: self._weight(text, self._plan("hybrid")),
         )
 
     def reranker_name(self, mode: str = "hybrid", rerank: bool | None = None) -> str | None:
         """What rescores the hits of a search with these options; None where nothing does."""
-        reranker = self._reranker_for(mode, rerank)
+        reranker = self._reranker_for(mode, rerank, self._plan(mode))
         return reranker.name if reranker is not None else None
 
     def explain(self, text: str, hit: Hit) -> list[TokenMatch]:
@@ -279,13 +290,18 @@ class Searcher:
         vector = embedder.embed_queries(pieces).mean(axis=0)
         return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32)
 
-    def _weight(self, text: str) -> float:
-        """Weight of the dense leg in a hybrid ranking."""
-        return dense_weight(self._model().unknown_share(text))
+    def _plan(self, mode: str) -> RankingPlan:
+        """How to rank; an index is tuned for `hybrid` searches."""
+        return self._index.plan() if mode == "hybrid" else DEFAULT_PLAN
 
-    def _reranker_for(self, mode: str, asked: bool | None) -> Reranker | None:
-        """What rescores the hits of a search, or None."""
-        if asked is False or (asked is None and self._reranker is None and mode == "lexical"):
+    def _weight(self, text: str, plan: RankingPlan) -> float:
+        """Weight of the dense leg in a hybrid ranking."""
+        return dense_weight(self._model().unknown_share(text), plan.dense_weight)
+
+    def _reranker_for(self, mode: str, asked: bool | None, plan: RankingPlan) -> Reranker | None:
+        """What rescores the hits of a search, or None; the plan decides about the index's own model only."""
+        is_wanted = self._reranker is not None or (plan.rerank and mode != "lexical")
+        if asked is False or (asked is None and not is_wanted):
             return None
         reranker = self._reranker or self._late_interaction()
         if reranker is None and asked:
@@ -312,7 +328,7 @@ class Searcher:
 
 
 def _rerank(
-    reranker: Reranker, query: Query, candidates: Candidates, texts: Sequence[str], budget_s: float
+    reranker: Reranker, query: Query, candidates: Candidates, texts: Sequence[str], budget_s: float, share: float
 ) -> Candidates:
     """The candidates with the first reordered: as many, of these texts, as the reranker reads in the time it has."""
     if not texts:
@@ -323,7 +339,7 @@ def _rerank(
     joined, first_stage = scores, candidates.fused[: len(texts)]
     if isinstance(reranker, LateInteraction):
         scale = first_stage.max() if query.mode == "lexical" else 1.0  # BM25 has no range of its own
-        joined = reranker.join(first_stage / scale, scores)
+        joined = reranker.join(first_stage / scale, scores, share)
     elif hasattr(reranker, "first_stage_weight"):
         joined = blend(first_stage.tolist(), scores.tolist(), first_stage_weight=reranker.first_stage_weight)
     return reranked(candidates, scores.astype(np.float64), joined.astype(np.float64))

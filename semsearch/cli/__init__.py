@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from semsearch.cli.commands import cli, main
 from semsearch.cli.train import train
+from semsearch.cli.tune import tune
 
 __all__ = ["cli", "main"]
 
 cli.add_command(train)
+cli.add_command(tune)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from semsearch.store.info import FileEntry, IndexInfo
     from semsearch.types import Hit
 
-__all__ = ["failures", "files", "hits", "index_report", "info", "open_console", "removal"]
+__all__ = ["failures", "files", "hits", "index_report", "info", "open_console", "plan_in_words", "removal"]
 
 INDENT = "     "
 MAX_PASSAGE_LINES = 8  # of a hit, on a terminal
@@ -262,6 +262,7 @@ def _facts(console: Console, facts: IndexInfo) -> None:
         "size": f"{facts.size_bytes / 1e6:,.1f} MB, format {facts.format_version}",
         "created": facts.created,
         "updated": facts.updated,
+        "ranking": _told_plan(facts.plan),
         "folders": "\n".join(short_path(root) for root in facts.roots) or "none remembered",
     }
     for name, value in rows.items():
@@ -269,6 +270,22 @@ def _facts(console: Console, facts: IndexInfo) -> None:
         _print(console, f"  {name:<11}{first}")
         for line in more:
             _print(console, f"  {'':<11}{line}")
+
+
+def _told_plan(plan: Mapping[str, Any] | None) -> str:
+    """How an index ranks, and how that came about."""
+    if plan is None:
+        return "the default"
+    low, high = plan["interval"]
+    how = "\n".join((f"tuned on {plan['tuned_on']}", f"nDCG@10 {plan['gain']:+.3f} ({low:+.3f} to {high:+.3f})"))
+    return f"{plan_in_words(plan)}\n{how}, {plan['date']}"
+
+
+def plan_in_words(plan: Mapping[str, Any]) -> str:
+    """What a ranking plan says."""
+    meaning, feedback = plan["dense_weight"], "on" if plan["feedback"] else "off"
+    again = f"{plan['rerank_share']:.0%} of the score" if plan["rerank"] else "off"
+    return f"meaning {meaning:.0%}, words {1 - meaning:.0%}; feedback {feedback}; reranking {again}"
 
 
 def files(entries: Sequence[FileEntry]) -> None:

@@ -18,19 +18,20 @@ STEP = 0.5  # how far, where the legs agree on all of them
 N_AGREED = 10  # first places of a leg that count as its approval
 
 
-def rank_hybrid(candidates: Candidates, query: FloatArray, weight: float) -> Candidates:
+def rank_hybrid(candidates: Candidates, query: FloatArray, weight: float, *, feedback: bool = True) -> Candidates:
     """Fuse both legs, move the query towards what comes first, and fuse again.
 
     Args:
         candidates: in any order, with the scores of both legs.
         query: float32 (dim,) unit vector.
         weight: of the dense leg, in [0, 1].
+        feedback: whether the query moves; else both legs are fused once.
 
     Returns:
         Those for which a leg speaks, best first, with `fused`, and `feedback` where the query moved.
     """
     first = _weighed(candidates, candidates.dense, weight)
-    if not weight or not len(first):
+    if not feedback or not weight or not len(first):
         return first
     moved = feedback_vector(query, first)
     if moved is query:

@@ -14,16 +14,17 @@ DENSE_WEIGHT = 0.85
 BLIND_SHARE = 0.3  # share of unknown tokens in a query from which its vector says nothing
 
 
-def dense_weight(unknown_share: float) -> float:
+def dense_weight(unknown_share: float, most: float = DENSE_WEIGHT) -> float:
     """Weight of the dense leg for a query, less the more of its tokens the model's vocabulary does not hold.
 
     Args:
         unknown_share: unknown tokens of all tokens of the query, in [0, 1].
+        most: the weight where all are known, in [0, 1].
 
     Returns:
-        In [0, DENSE_WEIGHT]; 0 from BLIND_SHARE on, where only the words themselves can be matched.
+        In [0, most]; 0 from BLIND_SHARE on, where only the words themselves can be matched.
     """
-    return DENSE_WEIGHT * max(0.0, 1.0 - unknown_share / BLIND_SHARE)
+    return most * max(0.0, 1.0 - unknown_share / BLIND_SHARE)
 
 
 def fuse(dense: Mapping[int, float], lexical: Mapping[int, float], *, weight: float) -> list[tuple[int, float]]:

@@ -33,6 +33,7 @@ class IndexInfo:
     created: str
     updated: str
     ann_kind: str
+    plan: dict[str, Any] | None  # how searches rank, as tuned, with what is known of the tuning
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-serialisable."""
@@ -88,6 +89,7 @@ def inspect_index(index: str | Path = "default") -> IndexInfo:
                 created=meta["created"],
                 updated=meta["updated"],
                 ann_kind=meta["ann"]["kind"],
+                plan=meta.get("plan"),
             )
     finally:
         store.close()

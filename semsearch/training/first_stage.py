@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from semsearch.store.lexical import LexicalEntry, LexicalIndex, LexicalWriter
 from semsearch.training.data import TrainingData
 from semsearch.types import Embedder, FloatArray
 
-__all__ = ["Candidates", "encode_passages", "first_stage", "rank_passages"]
+__all__ = ["Candidates", "Legs", "both_legs", "encode_passages", "first_stage", "rank_passages"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,23 @@ class Candidates:
 
     passages: list[int]
     scores: list[float]
+    cosines: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Legs:
+    """What meaning and words find for one query.
+
+    Attributes:
+        candidates: with the scores of both legs; ids, documents and vector ids are positions in the data.
+        query: float32 (dim,) unit vector.
+        unknown_share: share of its tokens that the model does not know.
+        cosines: of the query and every passage of the data, float32 (n_passages,).
+    """
+
+    candidates: candidates.Candidates
+    query: FloatArray
+    unknown_share: float
     cosines: FloatArray
 
 
@@ -61,22 +78,30 @@ def first_stage(
         query_ids: which queries.
         depth: passages a query at most.
     """
+    found = {}
+    for key, legs in both_legs(data, embedder, vectors, query_ids):
+        ranking = rank_hybrid(legs.candidates, legs.query, dense_weight(legs.unknown_share)).take_first(depth)
+        found[key] = Candidates(ranking.ids.tolist(), ranking.fused.tolist(), legs.cosines)
+    return found
+
+
+def both_legs(
+    data: TrainingData, embedder: Embedder, vectors: FloatArray, query_ids: Sequence[str], *, n: int = CANDIDATES
+) -> Iterator[tuple[str, Legs]]:
+    """What both legs find of each query, n passages each: all that a ranking of it is made of."""
     texts = [data.queries[key] for key in query_ids]
     queries = embedder.embed_queries(texts)
-    found = {}
     with tempfile.TemporaryDirectory(prefix="semsearch-") as folder:
         lexical = _lexical_index(data, Path(folder) / "lexical")
         for key, text, query in zip(query_ids, texts, queries, strict=True):
             cosines = vectors @ query
-            near = rank_passages(cosines, CANDIDATES)
-            words = dict(lexical.search(text, CANDIDATES))
+            near = rank_passages(cosines, n)
+            words = dict(lexical.search(text, n))
             words.update(lexical.score(text, sorted(set(near) - words.keys())))
             rows = np.array(sorted({*near, *words}), dtype=np.int64)
             bm25 = np.array([words.get(i, np.nan) for i in rows.tolist()])
-            legs = candidates.Candidates.of([(i, i, i) for i in rows.tolist()], vectors[rows], cosines[rows], bm25)
-            ranking = rank_hybrid(legs, query, dense_weight(embedder.unknown_share(text))).take_first(depth)
-            found[key] = Candidates(ranking.ids.tolist(), ranking.fused.tolist(), cosines)
-    return found
+            found = candidates.Candidates.of([(i, i, i) for i in rows.tolist()], vectors[rows], cosines[rows], bm25)
+            yield key, Legs(found, query, embedder.unknown_share(text), cosines)
 
 
 def rank_passages(scores: FloatArray, k: int) -> list[int]:

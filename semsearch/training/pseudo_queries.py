@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,7 +13,7 @@ from semsearch.chunking import split_sentences
 from semsearch.errors import InvalidInput
 from semsearch.training.data import KnownVectors, TrainingData
 
-__all__ = ["make_pseudo_queries"]
+__all__ = ["make_hidden_queries", "make_pseudo_queries"]
 
 TITLE_CHARS = (8, 200)  # shorter ones are labels ("FAQ"), longer ones are not titles
 SENTENCE_CHARS = (40, 250)
@@ -75,6 +77,47 @@ def make_pseudo_queries(data: TrainingData, *, n_queries: int, seed: int, cut_sh
         qrels=qrels,
         vectors=_still_true(data, texts),
     )
+
+
+def make_hidden_queries(data: TrainingData, *, n_queries: int, seed: int) -> TrainingData:
+    """Queries to measure with: no passage that one asks for holds its words in one piece, nor do headings around it.
+
+    As `make_pseudo_queries`, but title, heading or sentence are always taken out, and one that cannot be is not asked:
+    because little of the passage would be left, or because another passage says the sentence too. Else BM25 would
+    seem better than it is for people, who do not know the words of what they look for.
+
+    Raises:
+        InvalidInput: the passages give fewer than two queries.
+    """
+    made = make_pseudo_queries(data, n_queries=2 * n_queries, seed=seed, cut_share=0.0)
+    titles, sentences = ([key for key in made.queries if key.startswith(kind)] for kind in "ts")
+    texts, contexts, everything = list(data.texts), list(data.contexts), "\n".join(data.texts)
+    kept: dict[str, str] = {}
+    for key in (key for pair in itertools.zip_longest(titles, sentences) for key in pair if key is not None):
+        query, places = made.queries[key], [int(owner) for owner in made.qrels[key]]
+        left = {place: _without(texts[place], query) for place in places}
+        n_here = sum(data.texts[place].count(query) for place in places)
+        is_elsewhere = key.startswith("s") and everything.count(query) > n_here
+        if len(kept) < n_queries and not is_elsewhere and min(map(len, left.values())) >= MIN_LEFT_CHARS:
+            kept[key] = query
+            for place, text in left.items():
+                texts[place] = text
+                contexts[place] = " > ".join(part for part in contexts[place].split(" > ") if part.strip() != query)
+    n_titles = sum(key.startswith("t") for key in kept)
+    return replace(
+        made,
+        source=f"{n_titles} titles and headings and {len(kept) - n_titles} sentences taken out of {data.source}",
+        queries=kept,
+        texts=texts,
+        contexts=contexts,
+        qrels={key: made.qrels[key] for key in kept},
+        vectors=_still_true(data, texts),
+    )
+
+
+def _without(text: str, query: str) -> str:
+    """The text with no occurrence of the query, in whatever case."""
+    return re.sub(rf"\s*{re.escape(query)}\s*", " ", text, flags=re.IGNORECASE).strip()
 
 
 def _sentences(text: str) -> Iterator[tuple[int, int]]:
