@@ -231,7 +231,7 @@ class Searcher:
         return reranker.name if reranker is not None else None
 
     def explain(self, text: str, hit: Hit) -> list[TokenMatch]:
-        """Which token of a hit's passage each token of the query is nearest to, in the query's order.
+        """Which word of a hit's passage each word of the query is nearest to, in the query's order.
 
         Empty where the index's model does not tell tokens apart.
 

@@ -20,13 +20,13 @@ __all__ = ["LateInteraction", "TokenMatch"]
 
 @dataclass(frozen=True, slots=True)
 class TokenMatch:
-    """A token of the query and the passage's token nearest to it.
+    """A word of the query and the passage's word nearest to it.
 
     Attributes:
-        query: (start, end) of the query's token, in characters.
-        query_text: that token.
-        passage: (start, end) of the passage's token.
-        cosine: of their vectors, in [-1, 1].
+        query: (start, end) of the query's word, in characters.
+        query_text: that word.
+        passage: (start, end) of the passage's word.
+        cosine: mean over the word's tokens of the best cosine among the passage's tokens, in [-1, 1].
     """
 
     query: tuple[int, int]
@@ -70,22 +70,38 @@ class LateInteraction:
         return pacing.n_within(self._lengths(texts), budget_s, self._speed)
 
     def matches(self, query: str, text: str) -> list[TokenMatch]:
-        """For each token of the query the passage's token nearest to it, in the query's order."""
+        """For each word of the query the passage's word nearest to it, in the query's order."""
         asked = self._embedder.token_vectors([query], queries=True)[0]
         rows = self._embedder.token_vectors([text])[0]
         if not len(rows) or not len(asked):
             return []
-        of_query, of_text = self._embedder.token_spans([query, text])
+        of_query, of_text = (spans.tolist() for spans in self._embedder.token_spans([query, text]))
         cosines = asked @ rows.T
-        nearest = cosines.argmax(axis=1)
-        return [
-            TokenMatch(_pair(of_query[i]), query[slice(*_pair(of_query[i]))], _pair(of_text[j]), float(cosines[i, j]))
-            for i, j in enumerate(nearest.tolist())
-        ]
+        best = cosines.max(axis=1)
+        found = []
+        for tokens in _words(of_query[: len(asked)]):
+            nearest = max(tokens, key=lambda i: best[i])
+            start, end = of_query[tokens[0]][0], of_query[tokens[-1]][1]
+            passage = _whole_word(of_text, int(cosines[nearest].argmax()))
+            found.append(TokenMatch((start, end), query[start:end], passage, float(best[tokens].mean())))
+        return found
 
     def _lengths(self, texts: Sequence[str]) -> list[int]:
         return [min(len(spans), self._embedder.max_tokens) for spans in self._embedder.token_spans(texts)]
 
 
-def _pair(span: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[int, int]:
-    return int(span[0]), int(span[1])
+def _words(spans: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Positions of tokens, word by word: pieces of a word follow each other without a gap."""
+    words: list[list[int]] = []
+    for i, (start, _) in enumerate(spans):
+        if i and start == spans[i - 1][1]:
+            words[-1].append(i)
+        else:
+            words.append([i])
+    return words
+
+
+def _whole_word(spans: Sequence[Sequence[int]], i: int) -> tuple[int, int]:
+    """(start, end) of the word around a token."""
+    word = next(tokens for tokens in _words(spans) if i in tokens)
+    return spans[word[0]][0], spans[word[-1]][1]
