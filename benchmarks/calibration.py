@@ -26,8 +26,9 @@ from semsearch.evaluation.retrieval import collection_path
 from semsearch.ranking.calibration import NOTHING_RELEVANT
 from semsearch.types import Hit
 
-# Sets whose judgments name all answers that are known, and sets that name one where there may be many: of these only
-# the first hit is read, because a later one that is not judged is as likely an answer that nobody wrote down.
+# Sets whose judgments name all answers that are known give hits and misses. Of sets that name one answer where there
+# may be many, a hit that is not judged is as likely an answer that nobody wrote down: they are asked only what they
+# have nothing on.
 COMPLETE = ("nfcorpus:train", "nfcorpus:dev", "climatefever")
 ONE_ANSWER = ("cosqa-code:dev", "squad", "medquad", "pubmedqa", "covidfaq", "wikiqa", "trecqa")
 CHECKED = ("cisi", "cosqa-code", "cranfield", "med", "msmarco-sample", "nfcorpus", "npl", "time")
@@ -148,17 +149,16 @@ def calibration_error(probabilities: np.ndarray, relevant: np.ndarray) -> float:
 
 
 def fit(sets: Mapping[str, list[Asked]]) -> tuple[list[float], float, float]:
-    """Weights, intercept and the mean of late interaction; every set counts the same."""
+    """Weights, intercept and the mean of late interaction; every query of a set counts the same."""
     from sklearn.linear_model import LogisticRegression
 
     rows, relevant, weights = [], [], []
     for name, asked in sets.items():
-        read = {id(one): 1 if name in ONE_ANSWER and one.kind == "answerable" else K for one in asked}
         for one in asked:
-            n = read[id(one)]
-            rows += one.features[:n]
-            relevant += one.relevant[:n]
-            weights += [1 / len(asked) / len(one.features[:n])] * len(one.features[:n])
+            if name in COMPLETE or one.kind != "answerable":
+                rows += one.features
+                relevant += one.relevant
+                weights += [1 / len(asked) / len(one.features)] * len(one.features)
     x = np.array(rows)
     unread = float(np.nanmean(x[:, -1]))
     x = np.where(np.isnan(x), unread, x)
