@@ -34,6 +34,21 @@ DIGITS = {  # decimals of each column; those not named here are left out of READ
     "encoder alone, passages/s": 0,
     "share": 2,
     "second run s": 2,
+    "collection": 0,
+    "queries": 0,
+    "BM25": 3,
+    "dense": 3,
+    "hybrid": 3,
+    "hybrid, reranked": 3,
+    "reranker": 0,
+    "pairs/s": 0,
+    "correlation": 4,
+    "30 passages, ms": 0,
+    "ranking": 0,
+    "calibration error": 3,
+    "nonsense not shown": 2,
+    "off topic not shown": 2,
+    "answerable not shown": 2,
 }
 
 

@@ -62,7 +62,7 @@ def build(index: Path) -> None:
     few = CACHE / "startup-index"
     build_index(data / "docs" if data else PROJECT / "semsearch", index=few)
     with Searcher.open(few) as searcher:
-        hits = searcher.search("a", k=10_000, mode="dense", per_document=0)
+        hits = searcher.search("a", k=10_000, mode="dense", per_document=0, rerank=False)
     embedder = load_embedder()
     texts = [hit.chunk.text for hit in hits[:N_TEXTS]]
     lengths = [len(spans) for spans in embedder.token_spans(texts)]
@@ -89,7 +89,7 @@ def main() -> None:
     stages: dict[str, list[float]] = {}
     with Searcher.open(index) as searcher:
         for question in QUESTIONS:
-            searcher.search(question)  # warms up
+            searcher.search(question, rerank=False)  # warms up
         with searcher._index.state() as state:
             n_chunks = state.n_chunks
         for question in QUESTIONS * ROUNDS:
@@ -106,7 +106,7 @@ def main() -> None:
                 for name, call in calls.items():
                     stages.setdefault(name, []).append(timed(call))
             for mode in ("dense", "lexical", "hybrid"):
-                took = timed(lambda q=question, m=mode: searcher.search(q, mode=m))
+                took = timed(lambda q=question, m=mode: searcher.search(q, mode=m, rerank=False))
                 stages.setdefault(f"whole query, {mode}", []).append(took)
     rows: list[dict[str, object]] = [
         {"stage": name, "p50 ms": statistics.median(ms), "p95 ms": float(np.percentile(ms, 95))}

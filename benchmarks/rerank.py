@@ -1,7 +1,7 @@
 """Reranking: pairs a second and the time for 30 passages, beside sentence-transformers' CrossEncoder.
 
-All are alternated in one run. The cross-encoder is MiniLM's with an untrained head, which takes as long as a trained one
-and whose scores can be compared; late interaction uses the bi-encoder's own weights. Passages are those of `encode.py`.
+All are alternated in one run. The cross-encoder is MiniLM's with an untrained head, which takes as long as a trained
+one; late interaction uses the bi-encoder's own weights. Passages are those of `encode.py`.
 """
 
 from __future__ import annotations

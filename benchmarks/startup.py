@@ -72,7 +72,7 @@ def main() -> None:
     described = subprocess.run([*semsearch, "info", "--index", str(index), "--json"], check=True, capture_output=True)
     n_chunks = json.loads(described.stdout)["index"]["chunks"]
     commands = {
-        "semsearch query": lambda q: [*semsearch, "query", q, "--index", str(index)],
+        "semsearch query": lambda q: [*semsearch, "query", q, "--index", str(index), "--no-rerank"],
         "python -c 'import numpy'": lambda q: [sys.executable, "-c", "import numpy"],
     }
     python = txtai_python()

@@ -1,17 +1,18 @@
-"""What to point at in a hit: the sentence nearest to the query, and the query's words."""
+"""What to show of a hit: the sentence nearest to the query, the query's words, and the lines around the passage."""
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from semsearch.chunking import split_sentences
 from semsearch.ranking.fusion import fuse
 from semsearch.store.lexical import Analyzer
-from semsearch.types import FloatArray, Hit
+from semsearch.types import Chunk, Document, FloatArray, Hit
 
-__all__ = ["Highlight", "highlights"]
+__all__ = ["Highlight", "highlights", "widen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +66,23 @@ def _cosines(
         for i in asked:
             found[i] = dict(enumerate(itertools.islice(scores, len(sentences[i]))))
     return found
+
+
+def widen(chunk: Chunk, document: Document, n_lines: int) -> Chunk:
+    """The chunk with `n_lines` more lines of its document on each side."""
+    text = document.text
+    start, end = text.rfind("\n", 0, chunk.start) + 1, text.find("\n", chunk.end)
+    line_start, line_end = chunk.line_start, chunk.line_end
+    for _ in range(n_lines):
+        if start == 0:
+            break
+        start, line_start = text.rfind("\n", 0, start - 1) + 1, line_start - 1
+    for _ in range(n_lines):
+        if end < 0:
+            break
+        end, line_end = text.find("\n", end + 1), line_end + 1
+    end = len(text) if end < 0 else end
+    page = bisect.bisect_right(document.page_starts, start) if document.page_starts else chunk.page
+    return replace(
+        chunk, text=text[start:end], start=start, end=end, line_start=line_start, line_end=line_end, page=page
+    )

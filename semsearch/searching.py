@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import bisect
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -15,17 +13,16 @@ from semsearch.encoders import comparable, load_embedder, load_reranker
 from semsearch.encoders.late_interaction import LateInteraction, TokenMatch
 from semsearch.errors import IndexIncompatible, InvalidInput
 from semsearch.gathering import Query, gather
-from semsearch.highlighting import Highlight, highlights
+from semsearch.highlighting import Highlight, highlights, widen
 from semsearch.opening import OpenIndex
 from semsearch.ranking.calibration import CALIBRATIONS, Calibration
-from semsearch.ranking.candidates import Candidates
 from semsearch.ranking.diversity import diversify
 from semsearch.ranking.fusion import dense_weight
 from semsearch.ranking.plan import DEFAULT_PLAN, RankingPlan
-from semsearch.ranking.reranking import reranked
+from semsearch.rescoring import rescore
 from semsearch.store.files import index_path
 from semsearch.store.metadata import Store
-from semsearch.types import Chunk, Document, Embedder, FloatArray, Hit, Reranker, TokenEmbedder, storable
+from semsearch.types import Embedder, FloatArray, Hit, Reranker, TokenEmbedder, storable
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -191,7 +188,7 @@ class Searcher:
             elsewhere = state.store.duplicates(i for folded in candidates.duplicates for i in folded)
         if reranker:
             texts = [found[i][0].text for i in candidates.ids[:rerank_depth].tolist()]
-            candidates = _rerank(reranker, query, candidates, texts, budget_ms / 1e3, plan.rerank_share)
+            candidates = rescore(reranker, query, candidates, texts, budget_ms / 1e3, plan.rerank_share)
             candidates = diversify(candidates, k, mmr) if mmr is not None else candidates
         candidates = candidates.take_first(k)
         passages = [found[i][0].text for i in candidates.ids.tolist()]
@@ -200,7 +197,7 @@ class Searcher:
         hits = []
         for row, chunk_id in enumerate(candidates.ids.tolist()):
             chunk, document = found[chunk_id]
-            chunk = _widen(chunk, document, context) if context else chunk
+            chunk = widen(chunk, document, context) if context else chunk
             relevance, scores = float(candidates.relevance[row]), candidates.scores(row)
             probability = calibration.probability(row + 1, coverage[row], scores) if calibration else None
             if probability is None or probability >= min_probability:
@@ -324,43 +321,6 @@ class Searcher:
         if self._own_reranker is None and isinstance(embedder, TokenEmbedder):
             self._own_reranker = LateInteraction(embedder)
         return self._own_reranker
-
-
-def _rerank(
-    reranker: Reranker, query: Query, candidates: Candidates, texts: Sequence[str], budget_s: float, share: float
-) -> Candidates:
-    """The candidates with the first reordered: as many, of these texts, as the reranker reads in the time it has."""
-    if not texts:
-        return candidates
-    if hasattr(reranker, "n_within"):
-        texts = texts[: reranker.n_within(query.text, texts, budget_s)]
-    scores = reranker.score(query.text, texts)
-    joined = scores
-    if hasattr(reranker, "join"):
-        first_stage = candidates.fused[: len(texts)]
-        scale = first_stage.max() if query.mode == "lexical" else 1.0  # BM25 has no range of its own
-        joined = reranker.join(first_stage / scale, scores, share)
-    return reranked(candidates, scores.astype(np.float64), joined.astype(np.float64))
-
-
-def _widen(chunk: Chunk, document: Document, n_lines: int) -> Chunk:
-    """The chunk with `n_lines` more lines of its document on each side."""
-    text = document.text
-    start, end = text.rfind("\n", 0, chunk.start) + 1, text.find("\n", chunk.end)
-    line_start, line_end = chunk.line_start, chunk.line_end
-    for _ in range(n_lines):
-        if start == 0:
-            break
-        start, line_start = text.rfind("\n", 0, start - 1) + 1, line_start - 1
-    for _ in range(n_lines):
-        if end < 0:
-            break
-        end, line_end = text.find("\n", end + 1), line_end + 1
-    end = len(text) if end < 0 else end
-    page = bisect.bisect_right(document.page_starts, start) if document.page_starts else chunk.page
-    return replace(
-        chunk, text=text[start:end], start=start, end=end, line_start=line_start, line_end=line_end, page=page
-    )
 
 
 def _check_model(built: Mapping[str, Any], embedder: Embedder, path: Path) -> None:

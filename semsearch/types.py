@@ -269,10 +269,9 @@ class TokenEmbedder(Protocol):
 class Reranker(Protocol):
     """A model that reads passages again, for the query.
 
-    It may have three methods more. `n_within(query, texts, budget_s)` says how many of the texts, from the first on,
-    it scores in so many seconds; without it, as many are given as the count allows. `join(first_stage, scores,
-    share)` gives the scores (n,) to rank by, its own counting for `share` in [0, 1]; without it, they count alone.
-    `matches(query, text)` tells which parts of both were matched.
+    It may have a method `n_within(query, texts, budget_s)` that says how many of the texts, from the first on, it
+    scores in so many seconds; without it, as many are given as the count allows. An attribute `first_stage_weight`, in
+    [0, 1], is the share of the first stage in what hits are ranked by; without it, the reranker alone decides.
     """
 
     @property

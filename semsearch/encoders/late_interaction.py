@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from semsearch.encoders import pacing
+from semsearch.encoders.sample_texts import SAMPLE_QUERY
 from semsearch.types import FloatArray, TokenEmbedder
 
 __all__ = ["LateInteraction", "TokenMatch"]
@@ -65,9 +66,7 @@ class LateInteraction:
         """How many of the texts, from the first on, are scored in so many seconds; one at least."""
         if self._speed is None:
             key = f"{self._embedder.fingerprint} {self._embedder.precision} {self._embedder.device} tokens"
-            self._speed = pacing.tokens_per_s(
-                key, lambda sample: self.score(pacing.SAMPLE_QUERY, sample), self._lengths
-            )
+            self._speed = pacing.tokens_per_s(key, lambda sample: self.score(SAMPLE_QUERY, sample), self._lengths)
         return pacing.n_within(self._lengths(texts), budget_s, self._speed)
 
     def matches(self, query: str, text: str) -> list[TokenMatch]:

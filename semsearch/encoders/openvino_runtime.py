@@ -25,7 +25,7 @@ from semsearch.encoders.batching import model_inputs, placed, token_budget_batch
 from semsearch.encoders.bert_graph import LENGTH_STEP
 from semsearch.encoders.models import ModelFiles, cache_folder
 from semsearch.encoders.openvino_library import openvino_core, openvino_library
-from semsearch.encoders.sample_texts import CHECKING_TEXTS, MEASURING_TEXTS
+from semsearch.encoders.sample_texts import CHECKING_TEXTS, MEASURING_TEXTS, SAMPLE_QUERY
 from semsearch.encoders.tokenized import TokenizedEmbedder, TokenizedReranker
 from semsearch.errors import InvalidInput, ModelError
 from semsearch.types import FloatArray, IntArray
@@ -44,7 +44,7 @@ REQUESTS_PER_STREAM = 2  # one computes while the next is filled
 INT8_GROUP = 384  # activations that share a scale where they are rounded token by token
 NEW_PREFIX = ".new-"  # of a graph's folder while it is written
 LEFT_BEHIND_S = 86_400.0  # after this such a folder is nobody's
-GRAPH_VERSION = 3  # raise it when `bert_graph` or `quantization` writes another graph
+GRAPH_VERSION = 4  # raise it when `bert_graph` or `quantization` writes another graph
 
 
 def choose_precision(precision: str, *, weights_sha256: str = "") -> str:
@@ -141,14 +141,20 @@ class OpenVinoReranker(TokenizedReranker):
             ModelError: the checkpoint does not give one score a pair.
             InvalidInput: an unknown precision.
         """
-        super().__init__(files)
-        self._precision = choose_precision(precision)
+        super().__init__(files, precision=choose_precision(precision))
         self._activate = bert_graph.score_activation({**self._config, **_stated_activation(files.path)})
-        self._graph = _CompiledGraph(files, "cross", self._build, self._precision)
+        self._graph = _CompiledGraph(files, "cross", self._build, self.precision)
 
     def _build(self) -> Any:
-        graph = quantization.TokenwiseInt8 if self._precision == "int8" else bert_graph.BertGraph
-        return bert_graph.build_cross_encoder(graph(self._files.path))
+        if self.precision != "int8":
+            return bert_graph.build_cross_encoder(bert_graph.BertGraph(self._files.path))
+        measuring, checking = (self._pairs(texts) for texts in (MEASURING_TEXTS, CHECKING_TEXTS))
+        return quantization.int8_cross_encoder(self._files.path, measuring, checking)
+
+    def _pairs(self, texts: Sequence[str]) -> list[quantization.Pair]:
+        """Each text beside a sample query, as the model reads them."""
+        encoded = self._tokenizer.encode_batch([(SAMPLE_QUERY, text) for text in texts])
+        return [(np.array(e.ids, dtype=np.int64), np.array(e.type_ids, dtype=np.int64)) for e in encoded]
 
     def _scores(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> FloatArray:
         return self._activate(self._graph.run(ids, types)[:, 0])

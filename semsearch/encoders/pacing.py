@@ -13,11 +13,10 @@ from pathlib import Path
 from semsearch.encoders.models import cache_folder
 from semsearch.encoders.sample_texts import MEASURING_TEXTS
 
-__all__ = ["SAMPLE_QUERY", "n_within", "tokens_per_s"]
+__all__ = ["n_within", "tokens_per_s"]
 
 N_TEXTS = 16  # of the sample, a few batches
 N_RUNS = 3  # the quickest counts: others had company
-SAMPLE_QUERY = "how is a ship's log kept when the harbour is closed?"
 
 
 def tokens_per_s(

@@ -14,13 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from semsearch.encoders.bert_graph import BertGraph, build_bi_encoder
+from semsearch.encoders.bert_graph import BertGraph, build_bi_encoder, build_cross_encoder
 from semsearch.encoders.openvino_library import openvino_core, openvino_library
 from semsearch.types import FloatArray, IntArray
 
-__all__ = ["TokenwiseInt8", "cosines", "int8_graph"]
+__all__ = ["TokenwiseInt8", "cosines", "int8_cross_encoder", "int8_graph"]
+
+Pair = tuple[IntArray, IntArray]  # token ids and token types, int64 (n_tokens,) each
 
 MIN_COSINE = 0.998  # mean over sample texts; below it fixed ranges are given up
+MIN_CORRELATION = 0.98  # of a cross-encoder's scores over sample pairs; below it fixed ranges are given up
 LEVELS = 127  # of a signed 8-bit value, zero apart
 SMOOTHING = 0.7  # share of an input channel's width that moves into the weights: 0 none, 1 all
 SMOOTHING_ATTENDED = 0.5  # the same for attention's output, whose channels differ less
@@ -56,18 +59,23 @@ class _Recorder(BertGraph):
         self.inputs[name] = x
         return super().linear(x, name, scale)
 
-    def measure(self, texts: Sequence[IntArray]) -> dict[str, InputRange]:
-        """Ranges over token rows, each int64 (n_tokens,), by the name of the matrix."""
+    def measure(
+        self, texts: Sequence[IntArray], token_types: Sequence[IntArray] | None = None
+    ) -> dict[str, InputRange]:
+        """Ranges over token rows, each int64 (n_tokens,), of pairs with their types, by the name of the matrix."""
         op, tokens = openvino_library().opset13, np.array([0, 1], dtype=np.int64)
-        self.encode()
+        types = None if token_types is None else op.parameter([-1, -1], np.int64, "token_type_ids")
+        self.encode(token_types=types)
         outputs = [
             reduce(x, tokens) for x in self.inputs.values() for reduce in (op.reduce_min, op.reduce_max, op.reduce_mean)
         ]
-        model = openvino_library().Model(outputs, [self.ids, self.mask], "ranges")
+        inputs = [self.ids, self.mask] if types is None else [self.ids, self.mask, types]
+        model = openvino_library().Model(outputs, inputs, "ranges")
         request = _compiled(model).create_infer_request()
         found = []
-        for text in texts:
-            request.infer([text[np.newaxis], np.ones((1, len(text)), dtype=np.int64)])
+        for i, text in enumerate(texts):
+            rows = [text, np.ones(len(text), dtype=np.int64), *([] if token_types is None else [token_types[i]])]
+            request.infer([row[np.newaxis] for row in rows])
             found.append([np.array(request.get_output_tensor(i).data) for i in range(len(outputs))])
         lengths = np.array([len(text) for text in texts], dtype=np.float32)
         ranges = {}
@@ -182,14 +190,38 @@ def int8_graph(folder: Path, pooling: str, measuring: Sequence[IntArray], checki
     return TokenwiseInt8(folder)
 
 
+def int8_cross_encoder(folder: Path, measuring: Sequence[Pair], checking: Sequence[Pair]) -> Any:
+    """The fastest 8-bit cross-encoder whose scores go with those of full precision.
+
+    Args:
+        folder: the checkpoint.
+        measuring: pairs whose ranges are taken.
+        checking: pairs that show what rounding costs.
+
+    Raises:
+        ModelError: weights that do not fit the architecture.
+    """
+    ranges = _Recorder(folder).measure([ids for ids, _ in measuring], [types for _, types in measuring])
+    exact, fixed = (build_cross_encoder(graph) for graph in (BertGraph(folder), _FixedInt8(folder, ranges)))
+    scores = np.array([_outputs(model, checking)[:, 0] for model in (exact, fixed)])
+    if np.corrcoef(scores)[0, 1] >= MIN_CORRELATION:
+        return fixed
+    return build_cross_encoder(TokenwiseInt8(folder))
+
+
 def cosines(first: Any, second: Any, texts: Sequence[IntArray]) -> FloatArray:
     """Cosine of the vectors that two bi-encoders give each text, float32 (n,)."""
-    requests = [_compiled(model).create_infer_request() for model in (first, second)]
+    a, b = (_outputs(model, [(text,) for text in texts]) for model in (first, second))
+    return np.asarray(np.einsum("ij,ij->i", a, b), dtype=np.float32)
+
+
+def _outputs(model: Any, texts: Sequence[tuple[IntArray, ...]]) -> FloatArray:
+    """What a model gives for each text, float32 (n, width), from its token ids and perhaps types."""
+    request = _compiled(model).create_infer_request()
     found = []
-    for text in texts:
-        inputs = [text[np.newaxis], np.ones((1, len(text)), dtype=np.int64)]
-        a, b = (np.array(request.infer(inputs)[0][0]) for request in requests)
-        found.append(a @ b)
+    for ids, *types in texts:
+        rows = [ids, np.ones(len(ids), dtype=np.int64), *types]
+        found.append(np.array(request.infer([row[np.newaxis] for row in rows])[0][0]))
     return np.array(found, dtype=np.float32)
 
 

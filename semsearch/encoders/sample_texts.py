@@ -5,7 +5,9 @@ Fixed, so that a model is rounded in the same way on every machine.
 
 from __future__ import annotations
 
-__all__ = ["CHECKING_TEXTS", "MEASURING_TEXTS"]
+__all__ = ["CHECKING_TEXTS", "MEASURING_TEXTS", "SAMPLE_QUERY"]
+
+SAMPLE_QUERY = "how is a ship's log kept when the harbour is closed?"
 
 _TEXTS = (
     "The harbour master keeps two logs. In the first he writes every ship that comes in, her draught, her cargo"

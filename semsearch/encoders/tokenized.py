@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from semsearch.encoders import pacing
 from semsearch.encoders.batching import placed_tokens
 from semsearch.encoders.models import ModelFiles, load_tokenizer
+from semsearch.encoders.sample_texts import SAMPLE_QUERY
 from semsearch.errors import ModelError
 from semsearch.types import FloatArray, IntArray
 
-__all__ = ["TokenizedEmbedder", "TokenizedReranker", "comparable"]
+__all__ = ["SETTINGS_FILE", "TokenizedEmbedder", "TokenizedReranker", "comparable"]
 
+SETTINGS_FILE = "semsearch.json"  # in a model folder: what training found out about it
+FIRST_STAGE_WEIGHT = 0.2  # of a cross-encoder that says nothing: mostly its own order
 INT8_SUFFIX = "-int8"  # of the fingerprint of a model whose passages are encoded in int8
 
 
@@ -138,10 +142,29 @@ class TokenizedEmbedder(abc.ABC):
         """(positions, float32 (n, length, hidden) unit rows) of one or more token sequences, in parts."""
 
 
-class TokenizedReranker(abc.ABC):
-    """A cross-encoder whose tokenizer is read at once and whose weights wait for the first pair to score."""
+def _first_stage_weight(files: ModelFiles) -> float:
+    path = files.path / SETTINGS_FILE
+    if not path.is_file():
+        return FIRST_STAGE_WEIGHT
+    try:
+        weight = float(json.loads(path.read_text(encoding="utf-8"))["first_stage_weight"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} does not state a first_stage_weight: {error!r}. Mend or delete it") from error
+    if not 0.0 <= weight <= 1.0:
+        raise ModelError(f"{path}: first_stage_weight is {weight}; it must lie in [0, 1]")
+    return weight
 
-    def __init__(self, files: ModelFiles) -> None:
+
+class TokenizedReranker(abc.ABC):
+    """A cross-encoder whose tokenizer is read at once and whose weights wait for the first pair to score.
+
+    Attributes:
+        first_stage_weight: share of the first stage in what hits are ranked by, in [0, 1]: what training found for this
+            model and wrote beside it, or FIRST_STAGE_WEIGHT.
+        precision, device: what it computes in, and where.
+    """
+
+    def __init__(self, files: ModelFiles, *, precision: str, device: str = "cpu") -> None:
         self._config: dict[str, Any] = json.loads((files.path / "config.json").read_text(encoding="utf-8"))
         n_labels = len(self._config.get("id2label") or range(2))
         if n_labels != 1:
@@ -152,6 +175,10 @@ class TokenizedReranker(abc.ABC):
         self._files = files
         self._tokenizer = load_tokenizer(files)
         self._tokenizer.enable_truncation(files.max_tokens, strategy="longest_first")
+        self._speed: float | None = None
+        self.precision = precision
+        self.device = device
+        self.first_stage_weight = _first_stage_weight(files)
 
     @property
     def name(self) -> str:
@@ -164,6 +191,17 @@ class TokenizedReranker(abc.ABC):
             return np.empty(0, dtype=np.float32)
         encoded = self._tokenizer.encode_batch([(query, text) for text in texts])
         return self._scores([e.ids for e in encoded], [e.type_ids for e in encoded])
+
+    def n_within(self, query: str, texts: Sequence[str], budget_s: float) -> int:
+        """How many of the texts, from the first on, are scored in so many seconds; one at least."""
+        if self._speed is None:
+            key = f"{self._files.fingerprint} {self.precision} {self.device} pairs"
+            lengths = functools.partial(self._lengths, SAMPLE_QUERY)
+            self._speed = pacing.tokens_per_s(key, functools.partial(self.score, SAMPLE_QUERY), lengths)
+        return pacing.n_within(self._lengths(query, texts), budget_s, self._speed)
+
+    def _lengths(self, query: str, texts: Sequence[str]) -> list[int]:
+        return [len(encoded.ids) for encoded in self._tokenizer.encode_batch([(query, text) for text in texts])]
 
     @abc.abstractmethod
     def _scores(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> FloatArray:

@@ -70,9 +70,9 @@ class TorchReranker(TokenizedReranker):
             ModelError: the checkpoint does not give one score a pair.
             InvalidInput: an unknown or missing device, or a precision that it lacks.
         """
-        super().__init__(files)
         found = devices.find_devices(device)[:1]
-        self._copies = _Copies(files, found, devices.find_precision(precision, found), _cross_encoder)
+        super().__init__(files, precision=devices.find_precision(precision, found), device=found[0])
+        self._copies = _Copies(files, found, self.precision, _cross_encoder)
 
     def _scores(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> FloatArray:
         return self._copies.run(Tokens(ids, types))[:, 0]

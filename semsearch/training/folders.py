@@ -18,9 +18,8 @@ from semsearch.errors import InvalidInput, MissingExtra
 from semsearch.store.files import sync_folder
 from semsearch.training.examples import Example
 
-__all__ = ["SETTINGS_FILE", "Workspace"]
+__all__ = ["Workspace"]
 
-SETTINGS_FILE = "semsearch.json"  # in a model folder: what semsearch itself reads of it
 _STATE, _EXAMPLES, _LOG = "run.json", "examples.jsonl", "training-log.jsonl"
 
 

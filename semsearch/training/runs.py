@@ -15,6 +15,7 @@ import numpy as np
 
 from semsearch.encoders import DEFAULT_MODEL, load_embedder, load_reranker
 from semsearch.encoders.models import find_model
+from semsearch.encoders.tokenized import SETTINGS_FILE
 from semsearch.errors import InvalidInput
 from semsearch.searching import RERANK_DEPTH
 from semsearch.training import torch_engine
@@ -22,7 +23,7 @@ from semsearch.training.cards import model_card
 from semsearch.training.data import TrainingData
 from semsearch.training.examples import Example, draw_examples, hold_out, mine_negatives, nearest_positives
 from semsearch.training.first_stage import Candidates, encode_passages, first_stage
-from semsearch.training.folders import SETTINGS_FILE, Workspace, draw_plot
+from semsearch.training.folders import Workspace, draw_plot
 from semsearch.training.measuring import (
     Comparison,
     blended_run,

@@ -20,8 +20,8 @@ from semsearch.reports import Progress
 
 HEAVY = ("faiss", "numpy", "rich", "sentence_transformers", "sqlite_utils", "tantivy", "torch", "transformers")
 HIT_KEYS = (
-    "rank", "score", "path", "title", "heading", "page", "line_start", "line_end", "start", "end", "text", "scores",
-    "metadata", "duplicates",
+    "rank", "score", "probability", "path", "title", "heading", "page", "line_start", "line_end", "start", "end",
+    "text", "scores", "metadata", "duplicates",
 )  # fmt: skip
 COOKING = """\
 ---
@@ -188,7 +188,7 @@ class TestQuery:
         assert [hit["rank"] for hit in answer["hits"]] == [1, 2]
         best = answer["hits"][0]
         assert tuple(best) == HIT_KEYS
-        assert list(best["scores"]) == ["dense", "lexical", "fused", "rerank"]
+        assert list(best["scores"]) == ["dense", "lexical", "feedback", "fused", "rerank"]
         assert best["path"] == str(folder / "cooking.md")
         assert "Knead the dough" in best["text"]
         assert best["metadata"]["author"] == "Ada"
@@ -226,10 +226,40 @@ class TestQuery:
         assert done.stderr.startswith("semsearch: error: ")
         assert "semsearch index" in done.stderr
 
-    def test_rerank_without_a_reranker_says_how_to_name_one(self, index):
-        done = run("query", "bread", "--rerank", "--index", index)
-        assert done.exit_code == 2
-        assert "--reranker" in done.stderr
+    def test_the_own_model_reranks_unless_told_otherwise(self, index):
+        def scores(*extra):
+            answer = json.loads(run("query", "bread", "--index", index, "--json", *extra).stdout)
+            return [hit["scores"]["rerank"] for hit in answer["hits"]]
+
+        assert scores()[0] is not None and scores("--rerank") == scores()
+        assert set(scores("--no-rerank")) == {None}
+        assert set(scores("--mode", "lexical")) == {None}
+        assert scores("--rerank-depth", 1)[1:] == [None] * (len(scores()) - 1)
+
+    def test_explain_shows_the_parts_of_a_score_and_the_words_that_met(self, index):
+        done = run("query", "loaf", "--index", index, "--explain", "-k", 1)
+        assert "meaning 0." in done.stdout and "words (BM25)" in done.stdout and "reranker 0." in done.stdout
+        assert "loaf → " in done.stdout
+        hit = json.loads(run("query", "loaf", "--index", index, "--explain", "--json", "-k", 1).stdout)["hits"][0]
+        (match,) = hit["matches"]
+        assert match["query"] == "loaf" and -1 <= match["cosine"] <= 1
+        assert 0 <= match["start"] < match["end"] <= len(hit["text"])
+
+    def test_a_query_that_nothing_answers_is_told_so(self, index):
+        done = run("query", "xqzw vblorp kjtrw", "--index", index)
+        assert done.exit_code == 1 and done.stdout == ""
+        assert "nothing relevant found (best " in done.stderr and "--min-probability 0" in done.stderr
+        answer = json.loads(run("query", "xqzw vblorp kjtrw", "--index", index, "--json").stdout)
+        assert answer["hits"] == [] and 0 < answer["best_probability"] < 0.2
+        assert run("query", "xqzw vblorp kjtrw", "--index", index, "--min-probability", 0).exit_code == 0
+
+    def test_min_probability_leaves_out_what_is_less_likely(self, index):
+        everything = json.loads(run("query", "knead bread dough", "--index", index, "--json").stdout)["hits"]
+        limit = everything[0]["probability"]
+        assert limit > 0.3 and all(0 < hit["probability"] < 1 for hit in everything)
+        kept = run("query", "knead bread dough", "--index", index, "--json", "--min-probability", limit)
+        assert json.loads(kept.stdout)["hits"] == [hit for hit in everything if hit["probability"] >= limit]
+        assert run("query", "x", "--index", index, "--min-probability", "1.1").exit_code == 2
 
     @pytest.mark.parametrize(
         "bad",
@@ -500,7 +530,8 @@ class TestListAndRemove:
         done = run("remove", folder / "cooking.md", "--index", "copy")
         assert done.exit_code == 0
         assert done.stdout.startswith("1 document and ")
-        paths = [h["path"] for h in json.loads(run("query", "loaf", "--index", "copy", "--json").stdout)["hits"]]
+        done = run("query", "loaf", "--index", "copy", "--json", "--min-probability", 0)
+        paths = [h["path"] for h in json.loads(done.stdout)["hits"]]
         assert paths
         assert str(folder / "cooking.md") not in paths
 

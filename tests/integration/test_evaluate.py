@@ -63,7 +63,9 @@ class TestCollection:
         answer = json.loads(done.stdout)
         assert list(answer) == KEYS
         assert (answer["collection"], answer["split"], answer["mode"]) == ("tiny", "test", "hybrid")
-        assert (answer["rerank"], answer["queries"]) == (False, 3)
+        assert (answer["rerank"], answer["queries"]) == (True, 3)
+        assert json.loads(run(folder, "--no-rerank", "--json").stdout)["rerank"] is False
+        assert json.loads(run(folder, "--mode", "lexical", "--json").stdout)["rerank"] is False
         assert answer["model"].endswith("all-MiniLM-L6-v2")
         assert list(answer["measures"]) == list(MEASURES)
         assert answer["measures"]["success@1"] == 1
@@ -86,7 +88,7 @@ class TestCollection:
 
     def test_a_run_is_written_and_compared_with(self, folder, tmp_path):
         path = tmp_path / "dense.run"
-        run(folder, "--mode", "dense", "--run-file", path)
+        run(folder, "--mode", "dense", "--no-rerank", "--run-file", path)
         assert set(read_run(path)) == {"1", "2", "3"}
         assert path.read_text(encoding="utf-8").splitlines()[0].endswith("semsearch-dense")
         answer = json.loads(run(folder, "--mode", "lexical", "--compare", path, "--json").stdout)
@@ -158,7 +160,7 @@ class TestErrors:
             (["--index", "x"], "--index needs both"),
             (["{folder}", "--queries", "{folder}/queries.jsonl"], "--queries goes with --index only"),
             (["--index", "x", "--split", "dev"], "--split goes with BEIR_FOLDER only"),
-            (["{folder}", "--rerank"], "--rerank needs a reranker"),
+            (["{folder}", "--reranker", "/no/such/folder"], "/no/such/folder"),
             (["{folder}", "--split", "dev"], "has no split 'dev'; it has: test"),
             (["{folder}", "--compare", "{folder}/queries.jsonl"], "is not of a run file"),
             (["{folder}", "--compare", "nowhere.run"], "does not exist"),

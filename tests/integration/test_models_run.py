@@ -19,6 +19,7 @@ from semsearch.encoders.openvino_runtime import OpenVinoEmbedder, OpenVinoRerank
 from semsearch.encoders.tokenized import TokenizedEmbedder
 from semsearch.encoders.torch_runtime import TorchEmbedder, TorchReranker
 from semsearch.errors import IndexIncompatible, InvalidInput, ModelError
+from semsearch.ranking.blending import blend
 from semsearch.store.info import inspect_index
 from semsearch.types import Reranker
 from tests.checkpoints import write_bi_encoder, write_cross_encoder
@@ -89,7 +90,17 @@ def test_the_searcher_orders_by_the_reranker(tmp_path: Path) -> None:
     build_index([Document(str(i), t) for i, t in enumerate(TEXTS)], model=str(write_bi_encoder(tmp_path / "b")))
     with Searcher.open(reranker=folder) as searcher:
         hits = searcher.search("river?", k=5)
-    assert [h.score for h in hits] == pytest.approx(sorted(scores.tolist(), reverse=True), abs=1e-5)
+    read = load_reranker(folder).score("river?", [h.chunk.text for h in hits]).tolist()
+    assert [h.scores.rerank for h in hits] == pytest.approx(read, abs=1e-5)
+    joined = blend([h.scores.fused or 0.0 for h in hits], read, first_stage_weight=0.2)
+    assert [h.score for h in hits] == pytest.approx(sorted(joined.tolist(), reverse=True), abs=1e-5)
+    (tmp_path / "c" / "semsearch.json").write_text('{"first_stage_weight": 0.0}')
+    with Searcher.open(reranker=folder) as searcher:
+        hits = searcher.search("river?", k=5)
+    assert [h.scores.rerank for h in hits] == pytest.approx(sorted(scores.tolist(), reverse=True), abs=1e-5)
+    (tmp_path / "c" / "semsearch.json").write_text('{"first_stage_weight": 2}')
+    with pytest.raises(ModelError, match=r"first_stage_weight is 2.0; it must lie in \[0, 1\]"):
+        Searcher.open(reranker=folder)
 
 
 def test_int8_vectors_are_near_and_of_their_own_kind() -> None:
@@ -210,7 +221,7 @@ def test_minilm_finds_by_meaning_with_exact_scores() -> None:
             ("which change broke it", "bisect"),
             ("can one read while another writes", "wal"),
         ):
-            hits = searcher.search(query, k=1_000, mode="dense", per_document=0)
+            hits = searcher.search(query, k=1_000, mode="dense", per_document=0, rerank=False)
             scores = rows @ theirs.encode(query, normalize_embeddings=True)
             order = np.argsort(-scores)
             assert [h.document.id for h in hits] == [list(PASSAGES)[i] for i in order]
