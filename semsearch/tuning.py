@@ -129,6 +129,9 @@ def tune(
     path = index_path(index)
     with Searcher.open(path, device=device, embedder=embedder) as searcher:
         model = searcher.embedder
+    if not dry_run:
+        with StoreWriter.open(path):  # what cannot be written to is named before the work, not after it
+            pass
     if queries is not None and qrels is not None:
         data = read_judged_index(path, queries, qrels, limit=n_queries, seed=seed)
     else:

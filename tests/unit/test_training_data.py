@@ -16,7 +16,7 @@ from semsearch.training.data import TrainingData, read_beir, read_index, read_ju
 from semsearch.training.examples import draw_examples, hold_out, mine_negatives, nearest_positives
 from semsearch.training.first_stage import Candidates, encode_passages, first_stage, rank_passages
 from semsearch.training.measuring import cross_fitted
-from semsearch.training.pseudo_queries import make_pseudo_queries
+from semsearch.training.pseudo_queries import make_hidden_queries, make_pseudo_queries
 from tests.toy import ToyEmbedder
 
 
@@ -176,6 +176,30 @@ class TestPseudoQueries:
         build_index([Document("a", "short"), Document("b", "also short")], embedder=toy)
         with pytest.raises(InvalidInput, match="no queries can be made"):
             make_pseudo_queries(read_index("default"), n_queries=4, seed=1)
+
+    def test_hidden_queries_are_nowhere_in_what_they_ask_for(self, toy):
+        toy.max_tokens = 80
+        notice = "Nobody may enter the harbour after the bell has rung."
+        doings = ("trims all lamps", "ties the boats", "sings aloud")
+        own = " ".join(f"The keeper of pier {{i}} {doing} before it is dark." for doing in doings)
+        texts = [f"RULES OF THE PIER {i}\n\n{own.format(i=i)} {notice}" for i in range(8)]
+        documents = [Document(f"d{i}", text, title=f"Rules of the pier {i}") for i, text in enumerate(texts)]
+        documents.append(
+            Document("short", "Tiny. The keeper of this short page says very little.", title="A short page")
+        )
+        build_index(documents, embedder=toy)
+        plain = read_index("default")
+        data = make_hidden_queries(plain, n_queries=30, seed=1)
+        asked = set(data.queries.values())
+        assert {f"Rules of the pier {i}" for i in range(8)} <= asked and len(asked) > 8
+        assert notice not in asked and "A short page" not in asked  # said elsewhere too; nothing would be left
+        for key, text in data.queries.items():
+            for position in map(int, data.qrels[key]):
+                assert text.casefold() in f"{plain.contexts[position]} {plain.texts[position]}".casefold()
+                assert text.casefold() not in f"{data.contexts[position]} {data.texts[position]}".casefold()
+                assert data.vectors is not None and position not in data.vectors.positions
+        few = make_hidden_queries(plain, n_queries=2, seed=1)
+        assert sorted(key[0] for key in few.queries) == ["s", "t"]
 
 
 class TestHeldOut:

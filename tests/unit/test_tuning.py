@@ -225,9 +225,15 @@ def test_what_cannot_be_tuned_is_refused(own_folder: Path) -> None:
 
 
 def test_a_writer_at_work_is_not_disturbed(own_folder: Path) -> None:
-    build_index([Document("d", "something")], embedder=ToyEmbedder())
-    with StoreWriter.open(index_path("default")), pytest.raises(IndexLocked):
-        reset_plan()
+    judged = answers_are_noise(own_folder)
+    with StoreWriter.open(index_path("default")):
+        for work in (
+            reset_plan,
+            lambda: judged.tune(progress=lambda done, total: pytest.fail("it worked for nothing")),
+        ):
+            with pytest.raises(IndexLocked):
+                work()
+        assert not judged.tune(dry_run=True).is_stored
 
 
 class TestCommand:
