@@ -130,7 +130,7 @@ def ask(data: Path, name: str, *, rerank: bool) -> list[Asked]:
             if not hits:
                 continue
             with searcher._index.state() as state:
-                coverage = state.lexical.coverage(text, [hit.chunk.text for hit in hits])
+                coverage = state.lexical.coverage(text, [hit.chunk.id for hit in hits])
             rows = [features(hit, share, rerank=rerank) for hit, share in zip(hits, coverage, strict=True)]
             found.append(Asked(kind, rows, [grades.get(hit.document.id, 0) > 0 for hit in hits]))
     print(name, len(found), file=sys.stderr, flush=True)

@@ -191,9 +191,8 @@ class Searcher:
             candidates = rescore(reranker, query, candidates, texts, budget_ms / 1e3, plan.rerank_share)
             candidates = diversify(candidates, k, mmr) if mmr is not None else candidates
         candidates = candidates.take_first(k)
-        passages = [found[i][0].text for i in candidates.ids.tolist()]
-        coverage = state.lexical.coverage(text, passages)
-        calibration = self._calibration(reranker)
+        calibration = self._calibration(reranker) if mode != "lexical" else None
+        coverage = state.lexical.coverage(text, candidates.ids.tolist()) if calibration else []
         hits = []
         for row, chunk_id in enumerate(candidates.ids.tolist()):
             chunk, document = found[chunk_id]

@@ -131,31 +131,35 @@ class LexicalIndex:
 
     def score(self, text: str, ids: Sequence[int]) -> dict[int, float]:
         """BM25 scores of these chunks; one without any term of the query is left out."""
-        from tantivy import Occur, Query
-
         query = self._query(text)
         if query is None or not ids:
             return {}
-        among = Query.const_score_query(Query.term_set_query(self._index.schema, "id", list(ids)), 0.0)
-        both = Query.boolean_query([(Occur.Must, among), (Occur.Must, query)])
-        return dict(self._run(both, len(ids)))
+        return self._among(query, ids)
 
-    def coverage(self, text: str, passages: Sequence[str]) -> list[float]:
-        """Share of a query's terms that each passage holds, weighted by inverse document frequency, in [0, 1].
+    def coverage(self, text: str, ids: Sequence[int]) -> list[float]:
+        """Share of a query's terms that each chunk's passage holds, weighted by inverse document frequency, in [0, 1].
 
         A term that no passage of the index holds weighs most; 0 for a query without terms.
         """
+        from tantivy import Query
+
         n = int(self._searcher.num_docs)
-        terms = list(dict.fromkeys(self.analyzer.query_terms(text)))
-        counts = [int(self._searcher.doc_freq("text", term)) for term in terms]
-        weights = [math.log(1 + (n - count + 0.5) / (count + 0.5)) for count in counts]
-        total = sum(weights)
-        shares = []
-        for passage in passages:
-            held = set(self.analyzer.stem(self.analyzer.words(passage)))
-            found = sum(weight for term, weight in zip(terms, weights, strict=True) if term in held)
-            shares.append(found / total if total > 0 else 0.0)
-        return shares
+        total, found = 0.0, dict.fromkeys(ids, 0.0)
+        for term in self.analyzer.query_terms(text) if ids else ():
+            count = int(self._searcher.doc_freq("text", term))
+            weight = math.log(1 + (n - count + 0.5) / (count + 0.5))
+            total += weight
+            if count:
+                for chunk_id in self._among(Query.term_query(self._index.schema, "text", term), ids):
+                    found[chunk_id] += weight
+        return [found[chunk_id] / total if total > 0 else 0.0 for chunk_id in ids]
+
+    def _among(self, query: Any, ids: Sequence[int]) -> dict[int, float]:
+        """Scores of those of these chunks that a query finds."""
+        from tantivy import Occur, Query
+
+        among = Query.const_score_query(Query.term_set_query(self._index.schema, "id", list(ids)), 0.0)
+        return dict(self._run(Query.boolean_query([(Occur.Must, among), (Occur.Must, query)]), len(ids)))
 
     def _query(self, text: str) -> Any:
         from tantivy import Occur, Query
