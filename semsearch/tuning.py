@@ -30,6 +30,7 @@ from semsearch.training.pseudo_queries import make_hidden_queries
 from semsearch.types import Embedder, TokenEmbedder
 
 __all__ = [
+    "HIDDEN_MARGIN",
     "MIN_QUERIES",
     "TuneReport",
     "best_plan",
@@ -51,6 +52,9 @@ N_FOLDS = 5
 N_REPEATS = 10  # of the division into folds, so that the outcome does not hang on one
 N_RESAMPLES = 10_000
 CONFIDENCE = 0.95
+# What writers wrote favours words even where it is hidden. On nfcorpus the plan that is best for 100 hidden sentences
+# (meaning 70 %) gains 0.022 on them and loses 0.004 on 60 questions of people, where the best counts words less.
+HIDDEN_MARGIN = 0.03  # that the interval has to lie above without judgments
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,8 @@ class TuneReport:
         tuned_on: which queries, in words.
         n_queries, n_plans: how many of each were tried.
         plan: what searches are ranked by from now on (with `dry_run`, would be).
-        is_better: whether that is another plan than the default, which is kept unless `interval` lies above 0.
+        is_better: whether that is another plan than the default, which is kept unless `interval` lies above 0, or
+            above HIDDEN_MARGIN where nothing is judged.
         best: the plan with the highest mean on all the queries; `plan` if it is surely better.
         default_ndcg: mean nDCG@10 of the default plan, in [0, 1].
         gain: over it, cross-validated: of plans that were chosen on other queries than those they are measured on.
@@ -147,7 +152,7 @@ def tune(
     differences = cross_validated(values, seed=seed)
     gain, interval = float(differences.mean()), interval_of_mean(differences, seed=seed)
     best = best_plan(values)
-    is_better = best > 0 and interval[0] > 0
+    is_better = best > 0 and interval[0] > (0.0 if queries is not None else HIDDEN_MARGIN)
     report = TuneReport(
         index=path,
         tuned_on=data.source,

@@ -61,7 +61,8 @@ def tune(
     the passage that it asks for. People ask otherwise, so judgments of your own tell more.
 
     The index keeps the choice, and its searches follow it, if it is surely better than the default on queries that had
-    no part in choosing (nDCG@10, cross-validated, 95 % interval above 0). Else it ranks by the default.
+    no part in choosing (nDCG@10, cross-validated, 95 % interval above 0; without judgments, above 0.03). Else it ranks
+    by the default.
 
     Exit status: 0 when a better ranking was found (or, with --reset, one taken back), 1 when not, 2 on errors.
     """

@@ -22,7 +22,15 @@ from semsearch.store.files import index_path
 from semsearch.store.info import inspect_index
 from semsearch.store.writing import StoreWriter
 from semsearch.training.data import read_judged_index
-from semsearch.tuning import cross_validated, interval_of_mean, measure_plans, ndcg, reset_plan, tune
+from semsearch.tuning import (
+    HIDDEN_MARGIN,
+    cross_validated,
+    interval_of_mean,
+    measure_plans,
+    ndcg,
+    reset_plan,
+    tune,
+)
 from tests.toy import DIM, ToyEmbedder
 
 N_TOPICS = 40
@@ -148,6 +156,16 @@ def test_another_model_drops_the_plan(own_folder: Path) -> None:
     assert inspect_index().plan is not None
     build_index(embedder=ToyEmbedder("other"), rebuild=True)
     assert inspect_index().plan is None
+
+
+def test_without_judgments_more_has_to_be_gained(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = the_model_is_blind(own_folder)
+    data = read_judged_index("default", judged.queries, judged.qrels)
+    monkeypatch.setattr("semsearch.tuning.make_hidden_queries", lambda *_, **__: data)
+    for low, is_enough in ((HIDDEN_MARGIN - 0.01, False), (HIDDEN_MARGIN + 0.01, True)):
+        monkeypatch.setattr("semsearch.tuning.interval_of_mean", lambda *_, low=low, **__: (low, 0.5))
+        assert judged.tune(dry_run=True).is_better
+        assert tune(embedder=judged.embedder, dry_run=True).is_better is is_enough
 
 
 def test_the_seed_decides(own_folder: Path) -> None:
@@ -293,5 +311,6 @@ def test_documents_alone_are_enough_and_what_is_asked_is_hidden(own_folder: Path
         documents.append(Document(f"d{n}", " ".join(sentences)))
     build_index(documents, embedder=embedder)
     report = tune(embedder=embedder, dry_run=True, n_queries=30)
+    assert report.is_better is (report.interval[0] > HIDDEN_MARGIN)
     assert report.n_queries == 30 and "sentences taken out of the index" in report.tuned_on
     assert 0 < report.default_ndcg < 1
