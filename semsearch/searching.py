@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -155,13 +156,14 @@ class Searcher:
             per_document: most hits of one document; 0 for no limit.
             context: lines of the document to add to the passage on each side.
             min_probability: leave out hits that are relevant with less probability, in [0, 1]; without effect where
-                hits have none, as in `lexical` mode and with models that were not calibrated.
+                hits have none, as in `lexical` mode and with models that were not calibrated. The command line shows
+                nothing where even the best is below `ranking.calibration.NOTHING_RELEVANT`.
             fold: whether passages that say the same take one place; the best carries the others as `duplicates`.
             mmr: lambda in [0, 1] of maximal marginal relevance: 1 ranks by relevance alone, less ranks passages lower
                 the more they resemble better-placed ones. None is 1 without the work.
 
         Returns:
-            At most k hits, best first; the same query on the same index gives the same hits.
+            At most k hits, best first; the same query on the same index and machine gives the same hits.
 
         Raises:
             InvalidInput: an argument is out of range, or `rerank` is asked for without a reranker.
@@ -206,6 +208,8 @@ class Searcher:
 
     def search_many(self, texts: Sequence[str], **options: Unpack[SearchOptions]) -> list[list[Hit]]:
         """`search` for each of several queries, in order, with the same options."""
+        if isinstance(texts, str):
+            raise InvalidInput(f"{texts!r} is one query; give a list of them, or use search")
         return [self.search(text, **options) for text in texts]
 
     def highlight(self, text: str, hits: Sequence[Hit]) -> list[Highlight]:
@@ -232,13 +236,21 @@ class Searcher:
     def explain(self, text: str, hit: Hit) -> list[TokenMatch]:
         """Which word of a hit's passage each word of the query is nearest to, in the query's order.
 
+        The passage is the one that was found, without lines of context around it; offsets are into `hit.chunk.text`.
         Empty where the index's model does not tell tokens apart.
 
         Raises:
             ModelError: the index's model cannot be found or run.
         """
         own = self._late_interaction()
-        return own.matches(text, hit.chunk.text) if own is not None else []
+        if own is None:
+            return []
+        with self._index.state() as state:
+            found = state.store.hydrate([hit.chunk.id])
+        chunk = found[hit.chunk.id][0] if hit.chunk.id in found else hit.chunk
+        shift = chunk.start - hit.chunk.start
+        matches = own.matches(text, chunk.text)
+        return [replace(m, passage=(m.passage[0] + shift, m.passage[1] + shift)) for m in matches]
 
     def _check(
         self,
@@ -251,6 +263,12 @@ class Searcher:
         min_probability: float,
         mmr: float | None,
     ) -> None:
+        for name, value in (("k", k), ("rerank_depth", depth), ("per_document", per_document), ("context", context)):
+            if not isinstance(value, int):
+                raise InvalidInput(f"{name} = {value!r}: give a whole number")
+        for name, number in (("budget_ms", budget_ms), ("min_probability", min_probability), ("mmr", mmr)):
+            if number is not None and not isinstance(number, int | float):
+                raise InvalidInput(f"{name} = {number!r}: give a number")
         if not 1 <= k <= MAX_K:
             raise InvalidInput(f"k = {k}: give a number of hits from 1 to {MAX_K}")
         if mode not in MODES:
@@ -317,9 +335,10 @@ class Searcher:
     def _late_interaction(self) -> LateInteraction | None:
         """The index's model as a reranker, where it gives vectors of tokens."""
         embedder = self._model()
-        if self._own_reranker is None and isinstance(embedder, TokenEmbedder):
-            self._own_reranker = LateInteraction(embedder)
-        return self._own_reranker
+        with self._model_lock:
+            if self._own_reranker is None and isinstance(embedder, TokenEmbedder):
+                self._own_reranker = LateInteraction(embedder)
+            return self._own_reranker
 
 
 def _check_model(built: Mapping[str, Any], embedder: Embedder, path: Path) -> None:

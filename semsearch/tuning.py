@@ -46,7 +46,7 @@ Values = npt.NDArray[np.float64]
 
 MIN_QUERIES = 20  # four a fold; with fewer no interval excludes 0 but by luck
 CUTOFF = 10  # nDCG@10
-DENSE_WEIGHTS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # and the default
+DENSE_WEIGHTS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # and the default
 RERANK_SHARES = (0.25, 0.5, 0.75)
 N_FOLDS = 5
 N_REPEATS = 10  # of the division into folds, so that the outcome does not hang on one

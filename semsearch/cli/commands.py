@@ -200,17 +200,22 @@ def query(
             mmr=mmr,
         )
         elapsed_ms = 1000 * (time.perf_counter() - start)
-    best = hits[0].probability if hits else None
+    best = max((hit.probability for hit in hits if hit.probability is not None), default=None)
     threshold = NOTHING_RELEVANT if min_probability is None else min_probability
     if min_probability is not None or (best is not None and best < threshold):
         hits = [hit for hit in hits if hit.probability is None or hit.probability >= threshold]
     with searcher:
-        matches = [searcher.explain(text, hit) for hit in hits] if explain else None
+        if min_probability and hits and best is None:
+            click.echo("semsearch: these passages have no probabilities, so none is left out for them", err=True)
+        by_meaning = mode != "lexical"
+        matches = [searcher.explain(text, hit) if by_meaning else [] for hit in hits] if explain else None
         if as_json:
             answer = query_answer(text, searcher.path, mode, elapsed_ms, hits, matches)
-            echo_json(answer if hits else {**answer, "best_probability": best})
+            echo_json({**answer, "best_probability": best})
         elif hits:
             render.hits(hits, lambda found: searcher.highlight(text, found), whole=context > 0, matches=matches)
+        elif best is not None and min_probability:
+            click.echo(f"semsearch: no passage is {min_probability:.0%} probable (best {best:.0%})", err=True)
         elif best is not None:
             click.echo(f"semsearch: nothing relevant found (best {best:.0%}); --min-probability 0 shows it", err=True)
         else:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from semsearch.cli.door import FOUND, NONE_FOUND
 from semsearch.cli.options import device_option, examples, index_option, json_option
@@ -68,7 +69,9 @@ def tune(
     """
     if (queries is None) != (qrels is None):
         raise click.UsageError("--queries and --qrels belong together: queries.jsonl, and a TSV of judgments")
-    if reset and (queries is not None or dry_run):
+    context = click.get_current_context()
+    given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    if reset and given - {"reset", "index", "as_json"}:
         raise click.UsageError("--reset goes with --index and --json only")
     from semsearch import tuning
     from semsearch.cli import progress

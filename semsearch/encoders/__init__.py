@@ -8,6 +8,7 @@ from pathlib import Path
 
 from semsearch.encoders.models import DEFAULT_MODEL, ModelFiles, find_model
 from semsearch.encoders.tokenized import comparable
+from semsearch.errors import ModelError
 from semsearch.types import Embedder, Reranker
 
 __all__ = ["DEFAULT_MODEL", "comparable", "load_embedder", "load_reranker"]
@@ -45,7 +46,16 @@ def load_embedder(model: str = DEFAULT_MODEL, *, device: str = "auto", precision
 
 def load_reranker(model: str, *, device: str = "auto", precision: str = "auto") -> Reranker:
     """Load a cross-encoder, which runs on one device; arguments and errors as for `load_embedder`."""
-    files = find_model(model)
+    try:
+        files = find_model(model)
+    except ModelError as error:
+        if Path(model).expanduser().is_dir():
+            raise
+        raise ModelError(
+            f"the cross-encoder {model} cannot be loaded: {str(error).splitlines()[0]} Give a folder that holds one "
+            "(semsearch train reranker makes one), or the whole hub name of one that was fetched before; without any, "
+            "the index's own model reranks"
+        ) from error
     if _runs_on_openvino(files, device, precision):
         from semsearch.encoders.openvino_runtime import OpenVinoReranker
 

@@ -17,6 +17,8 @@ from semsearch.types import FloatArray, TokenEmbedder
 
 __all__ = ["LateInteraction", "TokenMatch"]
 
+FIRST_CJK = 0x2E80  # from here on, scripts of East Asia
+
 
 @dataclass(frozen=True, slots=True)
 class TokenMatch:
@@ -79,10 +81,10 @@ class LateInteraction:
         cosines = asked @ rows.T
         best = cosines.max(axis=1)
         found = []
-        for tokens in _words(of_query[: len(asked)]):
+        for tokens in _words(query, of_query[: len(asked)]):
             nearest = max(tokens, key=lambda i: best[i])
             start, end = of_query[tokens[0]][0], of_query[tokens[-1]][1]
-            passage = _whole_word(of_text, int(cosines[nearest].argmax()))
+            passage = _whole_word(text, of_text, int(cosines[nearest].argmax()))
             found.append(TokenMatch((start, end), query[start:end], passage, float(best[tokens].mean())))
         return found
 
@@ -90,18 +92,24 @@ class LateInteraction:
         return [min(len(spans), self._embedder.max_tokens) for spans in self._embedder.token_spans(texts)]
 
 
-def _words(spans: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Positions of tokens, word by word: pieces of a word follow each other without a gap."""
+def _words(text: str, spans: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Positions of tokens, word by word: pieces of a word are letters or digits that follow each other without a gap.
+
+    Signs are no words, and where words are not set apart, as in Chinese, every token is one.
+    """
     words: list[list[int]] = []
-    for i, (start, _) in enumerate(spans):
-        if i and start == spans[i - 1][1]:
+    for i, (start, end) in enumerate(spans):
+        if not any(c.isalnum() for c in text[start:end]):
+            continue
+        is_piece = bool(words) and words[-1][-1] == i - 1 and spans[i - 1][1] == start
+        if is_piece and (text[start - 1] + text[start]).isalnum() and ord(text[start]) < FIRST_CJK:
             words[-1].append(i)
         else:
             words.append([i])
     return words
 
 
-def _whole_word(spans: Sequence[Sequence[int]], i: int) -> tuple[int, int]:
-    """(start, end) of the word around a token."""
-    word = next(tokens for tokens in _words(spans) if i in tokens)
+def _whole_word(text: str, spans: Sequence[Sequence[int]], i: int) -> tuple[int, int]:
+    """(start, end) of the word around a token, or of the token where it is a sign."""
+    word = next((tokens for tokens in _words(text, spans) if i in tokens), [i])
     return spans[word[0]][0], spans[word[-1]][1]

@@ -183,7 +183,7 @@ class TestQuery:
         assert done.exit_code == 0
         assert done.stdout.endswith("}\n")
         assert done.stdout.count("\n") == 1
-        assert list(answer) == ["query", "index", "mode", "elapsed_ms", "hits"]
+        assert list(answer) == ["query", "index", "mode", "elapsed_ms", "hits", "best_probability"]
         assert (answer["query"], answer["index"], answer["mode"]) == ("how to make a loaf", index, "hybrid")
         assert [hit["rank"] for hit in answer["hits"]] == [1, 2]
         best = answer["hits"][0]
