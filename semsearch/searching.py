@@ -326,7 +326,7 @@ class Searcher:
 
     def _calibration(self, reranker: Reranker | None) -> Calibration | None:
         """What turns scores into probabilities; None for models that were not calibrated."""
-        known = CALIBRATIONS.get(self._index.model().get("weights_sha256", ""))
+        known = CALIBRATIONS.get(self._model().description.get("weights_sha256", ""))
         if known is None:
             return None
         with_late_interaction, without = known
