@@ -141,18 +141,17 @@ class LexicalIndex:
 
         A term that no passage of the index holds weighs most; 0 for a query without terms.
         """
-        from tantivy import Query
+        from tantivy import Occur, Query
 
-        n = int(self._searcher.num_docs)
-        total, found = 0.0, dict.fromkeys(ids, 0.0)
+        n, total, clauses = int(self._searcher.num_docs), 0.0, []
         for term in self.analyzer.query_terms(text) if ids else ():
             count = int(self._searcher.doc_freq("text", term))
             weight = math.log(1 + (n - count + 0.5) / (count + 0.5))
             total += weight
-            if count:
-                for chunk_id in self._among(Query.term_query(self._index.schema, "text", term), ids):
-                    found[chunk_id] += weight
-        return [found[chunk_id] / total if total > 0 else 0.0 for chunk_id in ids]
+            held = Query.term_query(self._index.schema, "text", term)
+            clauses.append((Occur.Should, Query.const_score_query(held, weight)))
+        found = self._among(Query.boolean_query(clauses), ids) if clauses else {}
+        return [min(found.get(chunk_id, 0.0) / total, 1.0) if total > 0 else 0.0 for chunk_id in ids]
 
     def _among(self, query: Any, ids: Sequence[int]) -> dict[int, float]:
         """Scores of those of these chunks that a query finds."""
