@@ -69,7 +69,7 @@ class TuneReport:
         plan: what searches are ranked by from now on (with `dry_run`, would be).
         is_better: whether that is another plan than the default, which is kept unless `interval` lies above 0, or
             above HIDDEN_MARGIN where nothing is judged.
-        best: the plan with the highest mean on all the queries; `plan` if it is surely better.
+        best: the plan with the highest mean on all the queries; `plan` if it is significantly better.
         default_ndcg: mean nDCG@10 of the default plan, in [0, 1].
         gain: over it, cross-validated: of plans that were chosen on other queries than those they are measured on.
         interval: of the gain, 95 %.

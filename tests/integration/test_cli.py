@@ -253,6 +253,18 @@ class TestQuery:
         assert answer["hits"] == [] and 0 < answer["best_probability"] < 0.2
         assert run("query", "xqzw vblorp kjtrw", "--index", index, "--min-probability", 0).exit_code == 0
 
+    def test_a_wrong_reranker_is_told_what_would_be_one(self, index):
+        done = run("query", "loaf", "--index", index, "--reranker", "/no/such/folder")
+        assert done.exit_code == 2 and done.stdout == ""
+        assert "the cross-encoder /no/such/folder cannot be loaded" in done.stderr
+        assert "semsearch train reranker" in done.stderr
+
+    def test_a_limit_that_nothing_reaches_is_named(self, index):
+        done = run("query", "knead bread dough", "--index", index, "--min-probability", 1)
+        assert done.exit_code == 1 and "no passage is 100% probable (best " in done.stderr
+        lexical = run("query", "bread", "--index", index, "--mode", "lexical", "--min-probability", 0.5)
+        assert lexical.exit_code == 0 and "have no probabilities" in lexical.stderr
+
     def test_min_probability_leaves_out_what_is_less_likely(self, index):
         everything = json.loads(run("query", "knead bread dough", "--index", index, "--json").stdout)["hits"]
         limit = everything[0]["probability"]

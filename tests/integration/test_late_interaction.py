@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from semsearch import load_embedder
+from semsearch import Document, Searcher, build_index, load_embedder
 from semsearch.encoders import pacing
 from semsearch.encoders.late_interaction import LateInteraction
 from semsearch.encoders.models import cache_folder, find_model
@@ -88,3 +88,18 @@ def test_texts_are_taken_while_they_fit():
     assert pacing.n_within([10, 10, 10], 0.03, 1000.0) == 3
     assert pacing.n_within([50, 10], 0.01, 1000.0) == 1  # one is always read
     assert pacing.n_within([], 1.0, 1000.0) == 0
+
+
+def test_what_is_explained_is_the_passage_without_the_lines_around_it():
+    parts = ["Bread is made of flour.\n" * 40, "The harbour was closed in winter.\n" * 40, "Stars are far away.\n" * 40]
+    build_index([Document("d", "\n".join(parts))])
+
+    def found(context):
+        with Searcher.open() as searcher:
+            (hit,) = searcher.search("when is the port shut", k=1, context=context)
+            matches = searcher.explain("when is the port shut", hit)
+            return hit.chunk.text, [(m.query_text, hit.chunk.text[slice(*m.passage)], m.cosine) for m in matches]
+
+    (narrow, matches), (wide, same) = found(0), found(60)
+    assert len(wide) > len(narrow) + 500 and narrow in wide
+    assert same == matches and ("port", "harbour") in [match[:2] for match in matches]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
@@ -414,3 +415,24 @@ def test_without_folding_hits_are_the_fused_ranking(
 def test_options_are_those_of_search() -> None:
     parameters = inspect.signature(Searcher.search).parameters.values()
     assert set(SearchOptions.__annotations__) == {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"k": "3"}, "k = '3': give a whole number"),
+        ({"rerank_depth": 5.5}, "rerank_depth = 5.5: give a whole number"),
+        ({"per_document": None}, "per_document = None: give a whole number"),
+        ({"budget_ms": "20"}, "budget_ms = '20': give a number"),
+        ({"budget_ms": 0}, "budget_ms = 0: give a time above 0"),
+        ({"rerank_depth": 0}, "rerank_depth = 0: give a number of passages"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_named(searcher: Searcher, options: dict[str, object], said: str) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(said)):
+        searcher.search("river", **options)  # type: ignore[arg-type]
+
+
+def test_one_text_is_not_many(searcher: Searcher) -> None:
+    with pytest.raises(InvalidInput, match="'river' is one query"):
+        searcher.search_many("river")
