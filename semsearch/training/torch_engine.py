@@ -31,6 +31,9 @@ __all__ = ["prepare_reranker", "pretrain_rows", "require_trainers", "train_embed
 TEMPERATURE = 0.05  # cosines are divided by it, as sentence-transformers' MultipleNegativesRankingLoss does
 FORWARD_PAIRS = 16  # pairs that a listwise loss reads at once
 CACHED_TEXTS = 32  # texts that the cached loss holds activations of
+# Of the trained weights in those that are saved; the rest are the base's. On nfcorpus dev all of them gain 1.8 points
+# of nDCG@10 (p = .009), three quarters 2.1 (p = .0002), half 2.0 (p < .0001).
+TRAINED_SHARE = 0.7
 MASK_SHARE = 0.15  # of the tokens; of them 80 % become [MASK], 10 % another token. Source: Devlin et al., 2019
 CHECKPOINTS = 10  # a run leaves one about so often
 LOG_POINTS = 100  # lines of a run in its log, about
@@ -49,9 +52,12 @@ def train_embedder_rows(
     resume: bool,
     progress: Progress | None,
 ) -> Outcome:
-    """Train a bi-encoder and save it as the candidate.
+    """Train a bi-encoder and save it, mixed with what it started from, as the candidate.
 
-    Every other passage of a batch is a negative of a query, unless it is known to be relevant to it (`mnr`).
+    Every other passage of a batch is a negative of a query, unless it is known to be relevant to it (`mnr`). What is
+    saved lies TRAINED_SHARE of the way from the base's weights to those learnt, and keeps more of what the base knew.
+
+    Source of the mixing: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022.
 
     Raises:
         ModelError: the base cannot be trained.
@@ -77,8 +83,10 @@ def train_embedder_rows(
         loss = _known_positives_loss(model, rows, relevant, n_negatives=len(columns) - 3)
     else:
         loss = CachedMultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE, mini_batch_size=CACHED_TEXTS)
+    started_from = {name: values.clone() for name, values in model.state_dict().items()}
     parts = _Parts(model, columns, loss, SentenceTransformerTrainer, SentenceTransformerTrainingArguments)
     outcome = _train(parts, settings, space, resume=resume, progress=progress)
+    _mix(model, started_from)
     model.max_seq_length = longest
     model.save_pretrained(str(space.candidate), create_model_card=False)
     return outcome
@@ -330,11 +338,12 @@ def _stop_after_step(watch: Any) -> Iterator[None]:
 def _known_positives_loss(
     model: Any, rows: Sequence[Example], relevant: Mapping[str, set[int]], *, n_negatives: int
 ) -> Any:
-    """Cross-entropy over all passages of a batch, without those that are relevant to the query and not its positive.
+    """Cross-entropy of each passage of a batch that is relevant to a query against all that are not; their mean.
 
     Where many passages answer a query, or one answers many, others' positives would teach it that they do not.
 
-    Source: van den Oord, Li and Vinyals, "Representation Learning with Contrastive Predictive Coding", 2018.
+    Source: Khosla et al., "Supervised Contrastive Learning", 2020, with cross-entropies over one positive each, as in
+        van den Oord, Li and Vinyals, "Representation Learning with Contrastive Predictive Coding", 2018.
     """
     import torch
 
@@ -350,14 +359,26 @@ def _known_positives_loss(
             scores = vectors[0] @ torch.cat(vectors[1:]).T / TEMPERATURE
             batch = [int(i) for i in labels]
             offered = [passages[i][column] for column in range(n_negatives + 1) for i in batch]
-            hidden = [
-                [k != place and passage in relevant[rows[i].query] for k, passage in enumerate(offered)]
+            is_relevant = [
+                [k == place or passage in relevant[rows[i].query] for k, passage in enumerate(offered)]
                 for place, i in enumerate(batch)
             ]
-            scores = scores.masked_fill(torch.tensor(hidden, device=scores.device), float("-inf"))
-            return torch.nn.functional.cross_entropy(scores, torch.arange(len(batch), device=scores.device))
+            positive = torch.tensor(is_relevant, device=scores.device)
+            others = scores.masked_fill(positive, float("-inf")).logsumexp(dim=1, keepdim=True)
+            losses = torch.nn.functional.softplus(others - scores).where(positive, scores.new_zeros(()))
+            return (losses.sum(dim=1) / positive.sum(dim=1)).mean()
 
     return KnownPositivesLoss()
+
+
+def _mix(model: Any, base: Mapping[str, Any]) -> None:
+    """Move a model's weights back towards its base's."""
+    import torch
+
+    with torch.no_grad():
+        for name, values in model.state_dict().items():
+            if values.is_floating_point():
+                values.copy_(torch.lerp(base[name], values, TRAINED_SHARE))
 
 
 class _Masking:

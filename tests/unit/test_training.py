@@ -19,7 +19,9 @@ from click.testing import CliRunner
 from semsearch import Document, build_index, load_embedder, load_reranker
 from semsearch.cli import cli
 from semsearch.errors import InvalidInput, ModelError
+from semsearch.training import torch_engine
 from semsearch.training.data import TrainingData
+from semsearch.training.examples import Example
 from semsearch.training.runs import Training, pretrain, train_embedder, train_reranker
 from semsearch.training.settings import Settings, TrainReport
 from tests.checkpoints import write_bi_encoder
@@ -193,6 +195,40 @@ class TestEmbedder:
         report = train_embedder(collection(), of(base, "out", settings))
         assert report.steps == 4
         assert f"| precision | {precision} |" in (report.model / "README.md").read_text()
+
+    def test_the_weights_saved_lie_between_the_base_and_what_was_learnt(self, base, monkeypatch):
+        from safetensors.numpy import load_file
+
+        settings = replace(SETTINGS, epochs=1)
+        mixed = load_file(train_embedder(collection(), of(base, "mixed", settings)).model / "model.safetensors")
+        monkeypatch.setattr(torch_engine, "TRAINED_SHARE", 1.0)
+        learnt = load_file(train_embedder(collection(), of(base, "learnt", settings)).model / "model.safetensors")
+        before = load_file(Path(base) / "model.safetensors")
+        moved = 0.0
+        for name, values in mixed.items():
+            np.testing.assert_allclose(values, before[name] + 0.7 * (learnt[name] - before[name]), atol=1e-6)
+            moved += float(np.abs(learnt[name] - before[name]).max())
+        assert moved > 0.01
+
+    def test_whatever_of_a_batch_answers_a_query_is_learnt_as_an_answer(self, base):
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        model = SentenceTransformer(base, device="cpu")
+        queries, texts = ["the river a", "a cloud of b"], ["stone a", "stone b", "stone c", "stone d"]
+        rows = [Example("q0", [0], [1], [2]), Example("q1", [1], [1], [3])]
+        relevant = {"q0": {0, 3}, "q1": {1}}  # the first query's other answer is offered as a negative of the second
+        loss = torch_engine._known_positives_loss(model, rows, relevant, n_negatives=1)
+        features = [model.tokenize(part) for part in (queries, texts[:2], texts[2:])]
+        found = float(loss(features, torch.tensor([0, 1])).detach())
+        cosines = model.encode(queries, normalize_embeddings=True) @ model.encode(texts, normalize_embeddings=True).T
+        odds = np.exp(cosines.astype(np.float64) / 0.05)
+
+        def entropy(row: int, positive: int, negatives: list[int]) -> float:
+            return -float(np.log(odds[row, positive] / (odds[row, positive] + odds[row, negatives].sum())))
+
+        first = (entropy(0, 0, [1, 2]) + entropy(0, 3, [1, 2])) / 2
+        assert found == pytest.approx((first + entropy(1, 1, [0, 2, 3])) / 2, rel=1e-4)
 
 
 class TestReproducibility:
