@@ -15,6 +15,9 @@ from semsearch.types import FloatArray
 
 __all__ = ["Query", "gather"]
 
+# Of the mean over a passage and the two beside it. BM25 of articles of 600 words (time) gains 1.8 points of nDCG@10,
+# that of abstracts (nfcorpus train, dev) loses 0.5 and gains 0.6.
+CONTEXT_SHARE = 1 / 3
 CANDIDATES = 100  # chunks taken from each leg, at least; twice as many as are wanted, as feedback reorders them
 
 
@@ -54,7 +57,9 @@ def gather(state: IndexState, query: Query, depth: int, *, per_document: int, fo
     n_possible = min(depth, state.n_documents * per_document) if per_document else depth
     texts = state.store.texts_of_chunks if fold else None
     while True:
-        candidates = choose(_fused(_legs(state, query, n), query), depth, per_document=per_document, texts=texts)
+        fused = _fused(_legs(state, query, n), query)
+        fused = _in_context(state, query, fused) if query.mode == "lexical" else fused
+        candidates = choose(fused, depth, per_document=per_document, texts=texts)
         if len(candidates) >= n_possible or n >= state.n_chunks:
             return candidates
         n *= 4  # a document with many good chunks, or copies, used the candidates up
@@ -83,6 +88,28 @@ def _fused(candidates: Candidates, query: Query) -> Candidates:
     """Those for which a leg speaks, best first."""
     if query.mode == "hybrid" and query.vector is not None:
         return rank_hybrid(candidates, query.vector, query.weight, feedback=query.feedback)
-    ranking = ranked(candidates.by_id(candidates.dense) or candidates.by_id(candidates.lexical))
-    candidates = candidates.ranked_by(ranking)
+    dense, lexical = candidates.by_id(candidates.dense), candidates.by_id(candidates.lexical)
+    candidates = candidates.ranked_by(ranked(dense or lexical))
+    parts = {"meaning" if dense else "words": candidates.relevance}
+    return replace(candidates, fused=candidates.relevance, parts=parts)
+
+
+def _in_context(state: IndexState, query: Query, candidates: Candidates) -> Candidates:
+    """Candidates by BM25 with a share of it from the passages before and after: what an article says, it says twice.
+
+    Where meaning counts as well, as in hybrid rankings, this adds nothing.
+    """
+    ids, documents, own = candidates.ids.tolist(), candidates.documents.tolist(), candidates.lexical
+    document_of = dict(zip(ids, documents, strict=True))  # chunks of a document have ids that follow each other
+    beside = {chunk_id + step for chunk_id in ids for step in (-1, 1)} - document_of.keys()
+    document_of.update({i: document for i, document, _ in state.store.places_of_chunks(beside)})
+    scores = dict(zip(ids, own.tolist(), strict=True))
+    scores.update(state.lexical.score(query.text, sorted(beside & document_of.keys())))
+    means = np.empty(len(ids))
+    for row, chunk_id in enumerate(ids):
+        near = (i for i in range(chunk_id - 1, chunk_id + 2) if document_of.get(i) == documents[row])
+        means[row] = np.mean([scores.get(i, 0.0) for i in near])
+    added = CONTEXT_SHARE * (means - own)
+    relevance = dict(zip(ids, (own + added).tolist(), strict=True))
+    candidates = replace(candidates, parts={"words": own, "context": added}).ranked_by(ranked(relevance))
     return replace(candidates, fused=candidates.relevance)

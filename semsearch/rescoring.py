@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from semsearch.encoders.late_interaction import LateInteraction
 from semsearch.gathering import Query
 from semsearch.ranking.blending import blend
-from semsearch.ranking.candidates import Candidates
-from semsearch.ranking.reranking import reranked
+from semsearch.ranking.candidates import Candidates, ScoreArray
+from semsearch.ranking.reranking import late_parts, reranked
 from semsearch.types import Reranker
 
 __all__ = ["rescore"]
@@ -24,11 +24,16 @@ def rescore(
         return candidates
     if hasattr(reranker, "n_within"):
         texts = texts[: reranker.n_within(query.text, texts, budget_s)]
-    scores = reranker.score(query.text, texts)
-    joined, first_stage = scores, candidates.fused[: len(texts)]
+    scores: ScoreArray = reranker.score(query.text, texts).astype(np.float64)
+    read = candidates.take_first(len(texts))
+    parts: Mapping[str, ScoreArray] = {"reranker": scores}
     if isinstance(reranker, LateInteraction):
-        scale = first_stage.max() if query.mode == "lexical" else 1.0  # BM25 has no range of its own
-        joined = reranker.join(first_stage / scale, scores, share)
+        scale = float(read.fused.max()) if query.mode == "lexical" else 1.0  # BM25 has no range of its own
+        parts = late_parts(read, scores, share, scale=scale)
     elif hasattr(reranker, "first_stage_weight"):
-        joined = blend(first_stage.tolist(), scores.tolist(), first_stage_weight=reranker.first_stage_weight)
-    return reranked(candidates, scores.astype(np.float64), joined.astype(np.float64))
+        weight = float(reranker.first_stage_weight)
+        first_stage, said = read.fused.tolist(), scores.tolist()
+        joined = blend(first_stage, said, first_stage_weight=weight).astype(np.float64)
+        kept = weight * blend(first_stage, said, first_stage_weight=1.0).astype(np.float64)
+        parts = {"first stage": kept, "reranker": joined - kept}
+    return reranked(candidates, scores, parts)

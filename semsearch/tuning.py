@@ -20,7 +20,7 @@ from semsearch.ranking.diversity import choose
 from semsearch.ranking.feedback import rank_hybrid
 from semsearch.ranking.fusion import dense_weight
 from semsearch.ranking.plan import DEFAULT_PLAN, RankingPlan
-from semsearch.ranking.reranking import reranked
+from semsearch.ranking.reranking import late_parts, reranked
 from semsearch.searching import RERANK_DEPTH, Searcher
 from semsearch.store.files import index_path
 from semsearch.store.writing import StoreWriter
@@ -224,10 +224,9 @@ def _rankings(
     read = dict(zip(to_read, reranker.score(query, [texts[i] for i in to_read]), strict=True))
     rankings = []
     for plan, found in zip(plans, first_stage_of, strict=True):
-        scores = np.array([read[i] for i in found.ids.tolist()], dtype=np.float32)
-        joined = reranker.join(found.fused.astype(np.float32), scores, plan.rerank_share)
-        again = reranked(found, scores.astype(np.float64), joined.astype(np.float64))
-        rankings.append(again if plan.rerank else found)
+        scores = np.array([read[i] for i in found.ids.tolist()], dtype=np.float64)
+        again = reranked(found, scores, late_parts(found, scores, plan.rerank_share)) if plan.rerank else found
+        rankings.append(again)
     return rankings
 
 

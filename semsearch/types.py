@@ -114,6 +114,9 @@ class Scores:
         feedback: the cosine that was fused in place of `dense`: with the query moved towards the best passages.
         fused: what the first stage ranked by; its range depends on the mode.
         rerank: what the reranker answered, in its own range.
+        parts: by name what `Hit.score` is the sum of: `meaning`, `words`, `context` (what the passages before and after
+            add in `lexical` mode), `first stage`, `reranker`, `neighbours` (what passages like this one add), `limit`
+            (what keeps a passage that was not read below those that were).
     """
 
     dense: float | None = None
@@ -121,6 +124,7 @@ class Scores:
     feedback: float | None = None
     fused: float | None = None
     rerank: float | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,10 +58,14 @@ def query_answer(
     hits: Sequence[Hit],
     matches: Sequence[Sequence[TokenMatch]] | None = None,
 ) -> dict[str, Any]:
-    """What `query --json` prints; with `matches`, a list a hit, which tokens met."""
+    """What `query --json` prints; with `matches`, a list a hit, which tokens met and what scores are the sum of."""
     shown = [_hit(hit) for hit in hits]
     if matches is not None:
-        shown = [{**hit, "matches": _matches(found)} for hit, found in zip(shown, matches, strict=True)]
+        parts = [dict(hit.scores.parts) for hit in hits]
+        shown = [
+            {**hit, "parts": summands, "matches": _matches(met)}
+            for hit, summands, met in zip(shown, parts, matches, strict=True)
+        ]
     return {
         "query": query,
         "index": str(index),

@@ -122,6 +122,11 @@ def _explanation(hit: Hit, matches: Sequence[TokenMatch]) -> Iterator[str]:
         "reranker": scores.rerank,
     }
     yield ", ".join(f"{name} {value:.3f}" for name, value in named.items() if value is not None)
+    parts = [(name, value) for name, value in scores.parts.items() if value]
+    if len(parts) > 1:
+        first, *others = parts
+        added = "".join(f" {'-' if value < 0 else '+'} {name} {abs(value):.3f}" for name, value in others)
+        yield f"{hit.score:.3f} = {first[0]} {first[1]:.3f}{added}"
     words = []
     for match in matches:
         word = clean_line(hit.chunk.text[slice(*match.passage)])

@@ -60,10 +60,6 @@ class LateInteraction:
         scores = [float((rows @ asked.T).max(axis=0).mean()) if len(rows) and len(asked) else -1.0 for rows in found]
         return np.array(scores, dtype=np.float32)
 
-    def join(self, first_stage: FloatArray, scores: FloatArray, share: float) -> FloatArray:
-        """The mean of both, `scores` weighted by `share`; they are cosines or like them, so neither is scaled."""
-        return np.asarray((1.0 - share) * first_stage + share * scores, dtype=np.float32)
-
     def n_within(self, query: str, texts: Sequence[str], budget_s: float) -> int:
         """How many of the texts, from the first on, are scored in so many seconds; one at least."""
         if self._speed is None:

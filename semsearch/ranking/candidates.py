@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ class Candidates:
         rerank: (n,) what the reranker answered.
         relevance: (n,) the score of the last stage that gave one, which becomes `Hit.score`; larger is better.
         duplicates: chunk ids that say the same as each row and were folded into it, best first.
+        parts: by name (n,) what `relevance` is the sum of.
     """
 
     ids: IntArray
@@ -45,6 +46,7 @@ class Candidates:
     rerank: ScoreArray
     relevance: ScoreArray
     duplicates: tuple[tuple[int, ...], ...]
+    parts: Mapping[str, ScoreArray] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -73,6 +75,7 @@ class Candidates:
             self.rerank[at],
             self.relevance[at],
             tuple(self.duplicates[row] for row in rows),
+            {name: part[at] for name, part in self.parts.items()},
         )
 
     def take_first(self, n: int) -> Candidates:
@@ -90,6 +93,8 @@ class Candidates:
         return {i: s for i, s in zip(self.ids.tolist(), scores.tolist(), strict=True) if not math.isnan(s)}
 
     def scores(self, row: int) -> Scores:
-        """The parts of a row's score."""
-        parts = (float(part[row]) for part in (self.dense, self.lexical, self.feedback, self.fused, self.rerank))
-        return Scores(*(None if math.isnan(part) else part for part in parts))
+        """What each leg and stage said of a row, and what its relevance is the sum of."""
+        scores = {"dense": self.dense, "lexical": self.lexical, "feedback": self.feedback, "fused": self.fused}
+        said = {name: float(score[row]) for name, score in {**scores, "rerank": self.rerank}.items()}
+        parts = {name: float(part[row]) for name, part in self.parts.items()}
+        return Scores(**{name: value for name, value in said.items() if not math.isnan(value)}, parts=parts)

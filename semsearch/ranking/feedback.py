@@ -44,7 +44,9 @@ def _weighed(candidates: Candidates, cosines: ScoreArray, weight: float) -> Cand
     """The candidates by these cosines and BM25 together."""
     dense, lexical = candidates.by_id(cosines), candidates.by_id(candidates.lexical)
     candidates = candidates.ranked_by(fuse(dense, lexical, weight=weight))
-    return replace(candidates, fused=candidates.relevance)
+    meaning = np.array([weight * max(0.0, dense.get(i, 0.0)) for i in candidates.ids.tolist()])
+    parts = {"meaning": meaning, "words": candidates.relevance - meaning}
+    return replace(candidates, fused=candidates.relevance, parts=parts)
 
 
 def feedback_vector(query: FloatArray, candidates: Candidates) -> FloatArray:

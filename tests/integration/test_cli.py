@@ -241,9 +241,19 @@ class TestQuery:
         assert "meaning 0." in done.stdout and "words (BM25)" in done.stdout and "reranker 0." in done.stdout
         assert "loaf → " in done.stdout
         hit = json.loads(run("query", "loaf", "--index", index, "--explain", "--json", "-k", 1).stdout)["hits"][0]
+        assert f"{hit['score']:.3f} = meaning " in done.stdout
         (match,) = hit["matches"]
         assert match["query"] == "loaf" and -1 <= match["cosine"] <= 1
         assert 0 <= match["start"] < match["end"] <= len(hit["text"])
+
+    @pytest.mark.parametrize(
+        "options", [(), ("--rerank-depth", 2), ("--no-rerank",), ("--mode", "lexical", "--rerank")]
+    )
+    def test_the_parts_of_a_score_add_up_to_it(self, index, options):
+        hits = run("query", "how to bake bread", "--index", index, "--explain", "--json", *options)
+        hits = json.loads(hits.stdout)["hits"]
+        assert hits
+        assert [sum(hit["parts"].values()) for hit in hits] == pytest.approx([hit["score"] for hit in hits])
 
     def test_a_query_that_nothing_answers_is_told_so(self, index):
         done = run("query", "xqzw vblorp kjtrw", "--index", index)

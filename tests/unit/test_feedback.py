@@ -9,7 +9,7 @@ import pytest
 
 from semsearch.ranking.candidates import Candidates
 from semsearch.ranking.feedback import agreement, feedback_vector
-from semsearch.ranking.reranking import reranked
+from semsearch.ranking.reranking import late_parts, reranked, smoothed
 
 NONE = float("nan")
 
@@ -64,15 +64,51 @@ def test_copies_of_one_text_speak_once():
 
 def test_reranked_candidates_come_first_and_the_others_keep_their_order():
     found = candidates([A, B, C, D], [0.6, 0.3, 0.2, 0.1], [4, 3, 2, 1], [0.9, 0.8, 0.7, 0.2])
-    done = reranked(found, np.array([0.1, 0.9]), np.array([0.5, 0.85]))
+    done = reranked(found, np.array([0.1, 0.9]), {"a": np.array([0.4, 0.05]), "b": np.array([0.1, 0.8])})
     assert done.ids.tolist() == [11, 10, 12, 13]
-    assert done.relevance.tolist() == [0.85, 0.5, 0.5, 0.2]  # what was not read is no better than what was
+    assert done.relevance.tolist() == pytest.approx(
+        [0.85, 0.5, 0.5, 0.2]
+    )  # what was not read is no better than what was
     assert done.rerank[:2].tolist() == [0.9, 0.1] and np.isnan(done.rerank[2:]).all()
     assert done.fused.tolist() == [0.8, 0.9, 0.7, 0.2]
+    assert {name: part[:2].tolist() for name, part in done.parts.items() if part[:2].any()} == {
+        "a": [0.05, 0.4],
+        "b": [0.8, 0.1],
+    }
+    assert done.parts["limit"].tolist() == pytest.approx([0, 0, -0.2, 0])
 
 
 def test_equal_scores_go_to_the_smaller_id_and_none_changes_nothing():
     found = candidates([A, B], [0.6, 0.3], [4, 3], [0.9, 0.8])
-    assert reranked(found, np.array([1.0, 1.0]), np.array([1.0, 1.0])).ids.tolist() == [10, 11]
-    untouched = reranked(found, np.array([]), np.array([]))
+    assert reranked(found, np.array([1.0, 1.0]), {"a": np.array([1.0, 1.0])}).ids.tolist() == [10, 11]
+    untouched = reranked(found, np.array([]), {"a": np.array([])})
     assert untouched.ids.tolist() == [10, 11] and untouched.relevance.tolist() == [0.9, 0.8]
+
+
+def test_a_score_moves_a_fifth_of_the_way_to_the_mean_of_the_three_nearest():
+    angles = np.radians([0, 10, 25, 45, 90])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    scores = np.array([0.1, 0.9, 0.5, 0.7, 0.3])
+    near = {0: (1, 2, 3), 1: (0, 2, 3), 2: (1, 3, 0), 3: (2, 1, 0), 4: (3, 2, 1)}
+    expected = []
+    for row, others in near.items():
+        cosines = [np.cos(angles[row] - angles[other]) for other in others]
+        mean = sum(c * scores[other] for c, other in zip(cosines, others, strict=True)) / sum(cosines)
+        expected.append(0.8 * scores[row] + 0.2 * mean)
+    assert smoothed(scores, vectors) == pytest.approx(expected, abs=1e-6)
+
+
+def test_passages_without_neighbours_keep_their_scores():
+    scores = np.array([0.5, 0.4, 0.3, 0.2])
+    assert smoothed(scores[:3], np.eye(3, dtype=np.float32)).tolist() == [0.5, 0.4, 0.3]  # too few
+    assert smoothed(scores, np.eye(4, dtype=np.float32)) == pytest.approx(scores)  # nothing in common
+
+
+def test_late_interaction_and_first_stage_are_averaged_and_what_is_added_is_named():
+    found = candidates([A, A, A, B, C], [0.6] * 5, [4] * 5, [0.9, 0.8, 0.7, 0.6, 0.5])
+    found = replace(found, parts={"meaning": found.fused - 0.1, "words": np.full(5, 0.1)})
+    scores = np.array([0.1, 0.5, 0.5, 0.2, 0.4])
+    parts = late_parts(found, scores, 0.25, scale=2.0)
+    assert parts["reranker"] == pytest.approx(scores / 4) and parts["words"] == pytest.approx(np.full(5, 0.0375))
+    mean = 0.75 / 2 * found.fused + 0.25 * scores
+    assert sum(parts.values()) == pytest.approx(smoothed(mean, found.vectors))

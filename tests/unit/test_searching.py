@@ -6,6 +6,7 @@ import inspect
 import re
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,7 @@ def searcher(toy: ToyEmbedder) -> Iterator[Searcher]:
 
 
 def all_chunks(searcher: Searcher) -> list[Hit]:
-    return searcher.search("river", k=10_000, mode="dense", per_document=0)
+    return searcher.search("river", k=10_000, mode="dense", per_document=0, fold=False)
 
 
 def test_dense_search_equals_exact_search(searcher: Searcher, toy: ToyEmbedder) -> None:
@@ -68,7 +69,7 @@ def test_dense_search_equals_exact_search(searcher: Searcher, toy: ToyEmbedder) 
 def test_hybrid_scores_are_the_weighted_legs(searcher: Searcher) -> None:
     hits = searcher.search("kettle lantern", k=20, per_document=0)
     best = max(h.scores.lexical or 0 for h in hits)
-    assert best == searcher.search("kettle lantern", k=1, mode="lexical")[0].score
+    assert best == max(h.scores.lexical or 0 for h in searcher.search("kettle lantern", k=20, mode="lexical"))
     for hit in hits:
         assert hit.scores.dense is not None and hit.scores.rerank is None and hit.probability is None
         cosine = hit.scores.dense if hit.scores.feedback is None else hit.scores.feedback
@@ -382,6 +383,18 @@ def test_mmr_follows_the_reranker(toy: ToyEmbedder) -> None:
         assert all(h.score == h.scores.rerank == len(h.chunk.text) for h in mixed)
 
 
+def in_context(hits: list[Hit], searcher: Searcher) -> dict[int, float]:
+    """Two thirds of each hit's BM25, one third of the mean over it and the passages beside it; 0 without a hit."""
+    bm25 = {(h.document.id, h.chunk.ordinal): h.scores.lexical or 0.0 for h in hits}
+    n_chunks = Counter(h.document.id for h in all_chunks(searcher))
+    found = {}
+    for h in hits:
+        first, last = max(0, h.chunk.ordinal - 1), min(n_chunks[h.document.id] - 1, h.chunk.ordinal + 1)
+        near = [bm25.get((h.document.id, i), 0.0) for i in range(first, last + 1)]
+        found[h.chunk.id] = bm25[h.document.id, h.chunk.ordinal] * 2 / 3 + sum(near) / len(near) / 3
+    return found
+
+
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=4),
@@ -398,6 +411,8 @@ def test_without_folding_hits_are_the_fused_ranking(
     dense = {h.chunk.id: h.scores.dense for h in everything if h.scores.dense is not None}
     dense |= {h.chunk.id: h.scores.feedback for h in everything if h.scores.feedback is not None}
     lexical = {h.chunk.id: h.scores.lexical for h in everything if h.scores.lexical is not None}
+    if mode == "lexical":
+        lexical = in_context(everything, searcher)
     ranking = fuse(dense, lexical, weight=DENSE_WEIGHT) if mode == "hybrid" else ranked(dense or lexical)
     document_of = {h.chunk.id: h.document.id for h in everything}
     expected: list[tuple[int, float]] = []
@@ -410,6 +425,7 @@ def test_without_folding_hits_are_the_fused_ranking(
     assert [h.score for h in hits] == pytest.approx([score for _, score in expected], abs=1e-6)
     assert [h.chunk.id for h in hits] == [i for i, _ in expected] or len({round(h.score, 5) for h in hits}) < len(hits)
     assert all(h.duplicates == () for h in hits)
+    assert [sum(h.scores.parts.values()) for h in hits] == pytest.approx([h.score for h in hits])
 
 
 def test_options_are_those_of_search() -> None:
