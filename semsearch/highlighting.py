@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from semsearch.chunking import split_sentences
-from semsearch.ranking.fusion import fuse
+from semsearch.ranking.fusion import fuse, ranked
 from semsearch.store.lexical import Analyzer
 from semsearch.types import Chunk, Document, FloatArray, Hit
 
@@ -30,6 +30,7 @@ def highlights(
     analyzer: Analyzer,
     cosines: Callable[[Sequence[str]], FloatArray],
     weight: Callable[[], float],
+    reads: Callable[[Sequence[str]], FloatArray] | None = None,
 ) -> list[Highlight]:
     """One highlight a hit.
 
@@ -39,30 +40,37 @@ def highlights(
         analyzer: knows which words match.
         cosines: of the query and each of some texts, (n,); asked only for hits found by meaning.
         weight: of meaning beside words, in [0, 1]; asked only then.
+        reads: scores of some texts, (n,), by the cross-encoder that read the hits again; it chooses the sentence of
+            those that it read.
     """
     terms = analyzer.query_terms(text)
     sentences = [split_sentences(hit.chunk.text) or [(0, len(hit.chunk.text))] for hit in hits]
+    is_read = [reads is not None and hit.scores.rerank is not None for hit in hits]
+    is_near = [hit.scores.dense is not None and not read for hit, read in zip(hits, is_read, strict=True)]
+    said = _scores(hits, sentences, is_read, reads) if reads else [{} for _ in hits]
+    near = _scores(hits, sentences, is_near, cosines)
     found = []
-    for hit, spans, dense in zip(hits, sentences, _cosines(hits, sentences, cosines), strict=True):
+    for hit, spans, read, dense in zip(hits, sentences, said, near, strict=True):
         words = analyzer.matches(hit.chunk.text, terms)
         counts = [sum(start <= word[0] < end for word in words) for start, end in spans]
         lexical = {i: float(n) for i, n in enumerate(counts) if n}
-        best = fuse(dense, lexical, weight=weight() if dense else 0.0)
+        best = ranked(read) or fuse(dense, lexical, weight=weight() if dense else 0.0)
         found.append(Highlight(spans[best[0][0]] if best else spans[0], tuple(words)))
     return found
 
 
-def _cosines(
+def _scores(
     hits: Sequence[Hit],
     sentences: Sequence[list[tuple[int, int]]],
-    cosines: Callable[[Sequence[str]], FloatArray],
+    is_asked: Sequence[bool],
+    scorer: Callable[[Sequence[str]], FloatArray],
 ) -> list[dict[int, float]]:
-    """Cosine of the query and each sentence, hit by hit; none where there is no choice, or no meaning was used."""
-    asked = [i for i, hit in enumerate(hits) if hit.scores.dense is not None and len(sentences[i]) > 1]
+    """Scores of the sentences of those hits that are asked about, hit by hit; none where there is no choice."""
+    asked = [i for i in range(len(hits)) if is_asked[i] and len(sentences[i]) > 1]
     found: list[dict[int, float]] = [{} for _ in hits]
     if asked:
         texts = [hits[i].chunk.text[start:end] for i in asked for start, end in sentences[i]]
-        scores = iter(cosines(texts).tolist())
+        scores = iter(scorer(texts).tolist())
         for i in asked:
             found[i] = dict(enumerate(itertools.islice(scores, len(sentences[i]))))
     return found

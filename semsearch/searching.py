@@ -213,11 +213,14 @@ class Searcher:
         return [self.search(text, **options) for text in texts]
 
     def highlight(self, text: str, hits: Sequence[Hit]) -> list[Highlight]:
-        """Point at the sentence of each hit's passage that is nearest to the query, and at the query's words in it.
+        """Point at the sentence of each hit's passage that answers the query best, and at the query's words in it.
+
+        A cross-encoder chooses the sentence of hits that it read, the index's model that of others.
 
         Raises:
             ModelError: the index's model cannot be found or run.
         """
+        reranker = self._reranker
         with self._index.state() as state:
             analyzer = state.lexical.analyzer
         return highlights(
@@ -226,6 +229,7 @@ class Searcher:
             analyzer=analyzer,
             cosines=lambda texts: self._model().embed_documents(texts) @ self._encode(text),
             weight=lambda: self._weight(text, self._plan("hybrid")),
+            reads=None if reranker is None else lambda texts: reranker.score(text, texts),
         )
 
     def reranker_name(self, mode: str = "hybrid", rerank: bool | None = None) -> str | None:

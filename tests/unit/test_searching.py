@@ -130,6 +130,15 @@ def test_highlight_points_at_sentence_and_words(toy: ToyEmbedder) -> None:
             assert [hit.chunk.text[a:b] for a, b in mark.words] == ["kettle", "boils"]
 
 
+def test_a_cross_encoder_points_at_the_sentence_of_what_it_read(toy: ToyEmbedder) -> None:
+    build_index([Document("d", "Boats lie at anchor in the harbour. The kettle boils. Nothing else.")], embedder=toy)
+    with Searcher.open(embedder=toy, reranker=ToyReranker()) as searcher:
+        for rerank, sentence in ((True, "Boats lie at anchor in the harbour."), (False, "The kettle boils.")):
+            hits = searcher.search("boiling kettles", rerank=rerank)
+            mark = searcher.highlight("boiling kettles", hits)[0]
+            assert hits[0].chunk.text[slice(*mark.sentence)] == sentence
+
+
 def test_a_query_longer_than_the_model_reads_is_read_whole(searcher: Searcher, toy: ToyEmbedder) -> None:
     first, second = "river " * toy.max_tokens, "violin " * toy.max_tokens
     hit = searcher.search(first + second, k=1, mode="dense")[0]
