@@ -40,6 +40,7 @@ DIGITS = {  # decimals of each column; those not named here are left out of READ
     "dense": 3,
     "hybrid": 3,
     "hybrid, reranked": 3,
+    "tuned": 3,
     "reranker": 0,
     "pairs/s": 0,
     "correlation": 4,

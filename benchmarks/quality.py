@@ -63,12 +63,10 @@ def ndcg(collection: Collection, searcher: Searcher, options: RankingOptions) ->
 
 
 def tuned(collection: Collection, searcher: Searcher, row: dict[str, object]) -> None:
-    """Add the column of the plan that is chosen without judgments; where that is the default, nothing is asked again."""
+    """Add the column of the plan that is chosen without judgments: the one before where that is the default."""
     try:
-        plan_is_new = tune(searcher.path, embedder=searcher.embedder).is_better
-        row["tuned"] = (
-            ndcg(collection, searcher, RANKINGS["hybrid, reranked"]) if plan_is_new else row["hybrid, reranked"]
-        )
+        is_new = tune(searcher.path, embedder=searcher.embedder).is_better
+        row["tuned"] = ndcg(collection, searcher, {"mode": "hybrid"}) if is_new else row["hybrid, reranked"]
     finally:
         reset_plan(searcher.path)
 
