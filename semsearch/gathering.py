@@ -70,10 +70,10 @@ def _legs(state: IndexState, query: Query, n: int) -> Candidates:
     places: set[tuple[int, int, int]] = set()
     bm25: dict[int, float] = {}
     if query.vector is not None:
-        near = state.ann.search(query.vector[np.newaxis], n + state.n_spare).ids[0]
+        near = state.ann.search(query.vector[np.newaxis], n).ids[0]
         places.update(state.store.chunks_of_vectors(near[near >= 0].tolist()))
     if query.mode != "dense":
-        bm25 = dict(state.lexical.search(query.text, n + state.n_spare))
+        bm25 = dict(state.lexical.search(query.text, n))
         places.update(state.store.places_of_chunks(bm25))
         missing = sorted(chunk_id for chunk_id, _, _ in places if chunk_id not in bm25)
         bm25.update(state.lexical.score(query.text, missing))

@@ -12,6 +12,7 @@ from typing import Any
 from semsearch.errors import IndexCorrupt
 from semsearch.ranking.plan import RankingPlan
 from semsearch.store.ann import FlatIndex
+from semsearch.store.derived import LEXICAL
 from semsearch.store.lexical import LexicalIndex
 from semsearch.store.metadata import Store
 from semsearch.store.vectors import ShardReader
@@ -33,7 +34,6 @@ class IndexState:
     ann: VectorIndex
     n_chunks: int
     n_documents: int
-    n_spare: int  # vectors or lexical entries that no visible chunk answers for: fetched on top
 
 
 class OpenIndex:
@@ -92,7 +92,6 @@ class OpenIndex:
         store, model = self._store, meta["model"]
         shards = ShardReader(self.path / "vectors", store.shard_names(model["fingerprint"]), model["dim"])
         index = FlatIndex.load(self.path / meta["ann"]["file"], model["dim"])
-        lexical = LexicalIndex(self.path / "lexical")
-        n_chunks, n_vectors, n_documents = store.count_chunks()
-        n_spare = max(len(index) - n_vectors, len(lexical) - n_chunks, 0)
-        return IndexState(meta["generation"], store, lexical, shards, index, n_chunks, n_documents, n_spare)
+        lexical = LexicalIndex(self.path / meta.get("lexical", LEXICAL))
+        n_chunks, n_documents = store.count_chunks()
+        return IndexState(meta["generation"], store, lexical, shards, index, n_chunks, n_documents)

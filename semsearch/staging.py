@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
+
+import numpy as np
 
 from semsearch.chunking import ChunkSettings, split
 from semsearch.errors import InvalidInput
@@ -82,6 +85,8 @@ class Stager:
         self._window = _Window()
         self._ahead: deque[_Window] = deque()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._is_kept = threading.Semaphore(1)  # whether all vectors that were made are durable
+        self._is_ended = False
 
     def __enter__(self) -> Stager:
         return self
@@ -89,16 +94,18 @@ class Stager:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_ended = True
+        self._is_kept.release()  # so that the encoder's thread waits for nothing any more
         self._encoder.shutdown(cancel_futures=True)
         if kind is not None and issubclass(kind, KeyboardInterrupt):  # what was encoded is kept for the next run
-            for window in self._ahead:
-                for hashes, rows in window.parts:
-                    is_made = not rows.cancelled() and rows.exception() is None
-                    if is_made and not self._store.vector_ids(hashes):
-                        self._store.add_vectors(hashes, rows.result(), self._embedder.fingerprint)
+            for hashes, rows in (part for window in self._ahead for part in window.parts):
+                is_made = not rows.cancelled() and rows.exception() is None
+                if is_made and len(rows.result()) and not self._store.vector_ids(hashes):
+                    self._store.add_vectors(hashes, rows.result(), self._embedder.fingerprint)
 
     def add(self, document: Document, path: str | None) -> None:
         """Stage a document; `path` is the file it came from."""
+        self._keep_ready()
         chunks = split(document, self._embedder.token_spans, self._lengths)
         self._window.documents.append(_Staged(document, path, chunks, [self._hash(c.text) for c in chunks]))
         self._window.n_chunks += len(chunks)
@@ -138,8 +145,27 @@ class Stager:
         while len(self._ahead) > WINDOWS_AHEAD or (self._ahead and all(f.done() for _, f in self._ahead[0].parts)):
             self._write_first()
 
+    def _keep_ready(self) -> None:
+        """Keep the vectors that are made, if any."""
+        for window in self._ahead:
+            if window.parts:
+                if window.parts[0][1].done():
+                    self._keep(window)
+                return
+
+    def _keep(self, window: _Window) -> None:
+        """Keep the next vectors of a window for good, and let the encoder go on."""
+        hashes, rows = window.parts[0]
+        self._store.add_vectors(hashes, rows.result(), self._embedder.fingerprint)
+        del window.parts[0]
+        self._is_kept.release()
+        self.on_encoded()
+
     def _encode(self, texts: Sequence[str]) -> FloatArray:
-        """Runs in the encoder's thread."""
+        """Runs in the encoder's thread; waits until what it made before is durable, so that a crash costs one batch."""
+        self._is_kept.acquire()
+        if self._is_ended:
+            return np.empty((0, self._embedder.dim), dtype=np.float32)
         rows = self._embedder.embed_documents(texts)
         self.n_encoded += len(rows)
         return rows
@@ -147,11 +173,10 @@ class Stager:
     def _write_first(self) -> None:
         """Keep the vectors of the oldest window for good as they come, then stage its documents."""
         window = self._ahead[0]
-        for hashes, rows in window.parts:
-            while not wait([rows], timeout=REPORT_INTERVAL_S).done:
+        while window.parts:
+            while not wait([window.parts[0][1]], timeout=REPORT_INTERVAL_S).done:
                 self.on_encoded()
-            self._store.add_vectors(hashes, rows.result(), self._embedder.fingerprint)
-            self.on_encoded()
+            self._keep(window)
         self._ahead.popleft()
         known = self._store.vector_ids(list({h for staged in window.documents for h in staged.hashes}))
         with self._store.db.atomic():  # one commit for all of the window

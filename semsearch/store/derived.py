@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from semsearch.errors import IndexCorrupt
 from semsearch.store.ann import FlatIndex
+from semsearch.store.files import sync_folder
 from semsearch.store.lexical import LexicalEntry, LexicalWriter
 from semsearch.store.vectors import ShardReader, remove_unnamed, write_shard
 from semsearch.types import FloatArray, IntArray
@@ -18,12 +20,12 @@ from semsearch.types import FloatArray, IntArray
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-__all__ = ["Derived", "add_shard"]
+__all__ = ["LEXICAL", "Derived", "add_shard"]
 
 MAX_SHARD_ROWS = 65_536
 MAX_SHARDS_TO_JOIN = 8  # more shards that are not full than this are written anew as full ones
 MAX_DEAD_SHARE = 0.2  # more vectors than this without a chunk, and the shards are written anew without them
-LEXICAL_BATCH = 5_000  # entries read from SQLite at a time
+LEXICAL = "lexical"  # folder of the lexical index, followed by the generation that made it
 
 
 def add_shard(path: Path, db: Database, ids: IntArray, rows: FloatArray, fingerprint: str) -> None:
@@ -41,27 +43,49 @@ class Derived:
         self.path = path
         self.db = db
 
-    @contextlib.contextmanager
-    def lexical(self) -> Iterator[LexicalWriter]:
-        """The lexical index with the staged chunks added, or all chunks where it was lost; not yet committed."""
-        writer = LexicalWriter(self.path / "lexical")
+    def save_lexical(self, meta: Mapping[str, Any], *, staged: Sequence[int], dropped: Sequence[int]) -> str:
+        """Bring the lexical index to the chunks that are visible now, and say which folder it is.
+
+        Args:
+            meta: of the state before.
+            staged: documents that were not visible in it.
+            dropped: chunks that were.
+        """
+        n_visible = int(self.db.execute("SELECT count(*) FROM chunks").fetchone()[0])
+        n_staged = sum(n for _, n in self._chunks_of(staged))
+        base = self.path / str(meta.get("lexical", LEXICAL))
+        if not n_staged and not dropped and (base / "meta.json").is_file():
+            return base.name
+        folder = self.path / f"{LEXICAL}-{meta.get('generation', 0) + 1:06d}"
+        writer = LexicalWriter(folder, base)
+        if writer.n_entries != n_visible - n_staged + len(dropped):  # it was lost, or holds something else
+            writer.close()
+            writer = LexicalWriter(folder)
+            staged = [row[0] for row in self.db.execute("SELECT id FROM documents").fetchall()]
         try:
-            visible = "SELECT count(*) FROM chunks c JOIN documents d ON d.id = document_id WHERE visible = 1"
-            lost = writer.n_entries < self.db.execute(visible).fetchone()[0]
-            sql = (
-                "SELECT c.id, c.text, d.title, c.heading, d.key FROM documents d JOIN chunks c ON c.document_id = d.id "
-                f"WHERE c.id > ? {'' if lost else 'AND d.visible = 0'} ORDER BY c.id LIMIT {LEXICAL_BATCH}"
-            )
-            last = 0
-            while rows := self.db.execute(sql, [last]).fetchall():
-                writer.add(
-                    LexicalEntry(chunk_id, text, f"{title}\n{heading}\n{Path(key).name}")
-                    for chunk_id, text, title, heading, key in rows
-                )
-                last = rows[-1][0]
-            yield writer
+            writer.delete(dropped)
+            for document_id, _ in self._chunks_of(staged):
+                writer.add(self._entries(document_id))
+            writer.commit()
         finally:
             writer.close()
+        sync_folder(self.path)
+        return folder.name
+
+    def _chunks_of(self, documents: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """(document, number of its chunks) of those that have any."""
+        for document_id in documents:
+            n = self.db.execute("SELECT count(*) FROM chunks WHERE document_id = ?", [document_id]).fetchone()[0]
+            if n:
+                yield document_id, int(n)
+
+    def _entries(self, document_id: int) -> Iterator[LexicalEntry]:
+        sql = (
+            "SELECT c.id, c.text, d.title, c.heading, d.key FROM documents d JOIN chunks c ON c.document_id = d.id "
+            "WHERE d.id = ? ORDER BY c.id"
+        )
+        for chunk_id, text, title, heading, key in self.db.execute(sql, [document_id]):
+            yield LexicalEntry(chunk_id, text, f"{title}\n{heading}\n{Path(key).name}")
 
     def save_ann(self, model: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
         """Bring the FAISS index to the vectors that chunks have now, and say which file it is."""
@@ -98,12 +122,15 @@ class Derived:
                 self.db.execute("DELETE FROM shards WHERE fingerprint != ?", [fingerprint])
                 self.db.execute("DELETE FROM vectors WHERE id NOT IN (SELECT vector_id FROM chunks)")
 
-    def remove_leftover_files(self, ann: Mapping[str, Any] | None) -> None:
+    def remove_leftover_files(self, ann: Mapping[str, Any] | None, lexical: str) -> None:
         """Delete files that nothing names any more."""
         remove_unnamed(self.path / "vectors", (row[0] for row in self.db.execute("SELECT name FROM shards").fetchall()))
         for path in self.path.glob("ann-*.faiss*"):
             if not ann or path.name != ann["file"]:
                 path.unlink(missing_ok=True)
+        for path in self.path.glob(f"{LEXICAL}*"):
+            if path.name != lexical:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _rewrite(self, names: list[str], fingerprint: str, *, drop_dead: bool) -> None:
         dim = self._dim(names)

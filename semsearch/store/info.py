@@ -70,7 +70,9 @@ def inspect_index(index: str | Path = "default") -> IndexInfo:
     try:
         with store.snapshot() as meta:
             model = meta["model"]
-            n_chunks, n_vectors, _ = store.count_chunks()
+            n_chunks, n_documents = store.count_chunks()
+            sql = "SELECT count(DISTINCT vector_id) FROM chunks c JOIN documents d ON d.id = document_id"
+            n_vectors = store.query(f"{sql} WHERE visible = 1")[0][0]
             return IndexInfo(
                 path=store.path,
                 model=model["name"],
@@ -80,7 +82,7 @@ def inspect_index(index: str | Path = "default") -> IndexInfo:
                 max_tokens=model["max_tokens"],
                 weights_sha256=model.get("weights_sha256", ""),
                 format_version=store.query("PRAGMA user_version")[0][0],
-                documents=store.query("SELECT count(*) FROM documents WHERE visible = 1")[0][0],
+                documents=n_documents,
                 files=store.query("SELECT count(*) FROM files WHERE status = 'indexed'")[0][0],
                 chunks=n_chunks,
                 vectors=n_vectors,

@@ -1,7 +1,7 @@
 """The lexical index: BM25 by tantivy over terms that BERT's own pre-tokeniser cuts.
 
-Useful for exact words, names, codes, and for languages the dense model does not know. Not a source of truth: it commits
-on its own, so an id it returns counts only if SQLite shows it.
+Useful for exact words, names, codes, and for languages the dense model does not know. Each state of it has a folder of
+its own, made of the one before by links: tantivy's segments never change, so that only what is new is written.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
 from semsearch.errors import IndexCorrupt
+from semsearch.store.files import sync_folder
 from semsearch.store.stop_words import STOP_WORDS
 
 __all__ = ["Analyzer", "LexicalEntry", "LexicalIndex", "LexicalWriter"]
 
 ANALYSIS_VERSION = 1  # raise it when `Analyzer` cuts otherwise, so that all is read and entered again
+META = "meta.json"  # tantivy's list of what belongs to the index
 WRITER_HEAP_BYTES = 64_000_000
 MAX_TERM_CHARS = 64  # longer ones are keys and data, not words
 CONTEXT_BOOST = 0.5  # weight of a term found in title, heading or file name, beside one found in the passage
@@ -106,10 +109,12 @@ class LexicalIndex:
                 self._copy = tempfile.TemporaryDirectory(prefix="semsearch-")
                 folder = Path(shutil.copytree(folder, Path(self._copy.name) / "lexical", copy_function=shutil.copyfile))
                 folder.chmod(0o700)
-            elif not (folder / "meta.json").is_file():
-                raise FileNotFoundError(f"{folder / 'meta.json'} is missing")
+            elif not (folder / META).is_file():
+                raise FileNotFoundError(ENOENT, "is missing", str(folder / META))
             self._index = _open(folder)
         except Exception as error:  # tantivy raises plain ValueError and OSError, by cause and version
+            if not (folder / META).is_file():  # a writer has replaced it
+                raise FileNotFoundError(ENOENT, "is missing", str(folder / META)) from error
             raise IndexCorrupt(
                 f"the lexical index in {folder} cannot be opened ({error}). Rebuild: semsearch index --rebuild"
             ) from error
@@ -182,17 +187,27 @@ class LexicalIndex:
 
 
 class LexicalWriter:
-    """The one writer of a lexical index; nothing is visible before `commit`."""
+    """The one writer of a lexical index in a folder of its own; nothing is there before `commit`."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path, base: Path | None = None) -> None:
+        """Begin with what another lexical index holds, which stays as it is, or with nothing.
+
+        Args:
+            folder: to be made anew, whatever is left there by a writer that was killed.
+            base: the other's folder; where it is missing or damaged, this one is empty, as `n_entries` tells.
+        """
+        shutil.rmtree(folder, ignore_errors=True)
         try:
+            if base is not None:
+                shutil.copytree(base, folder, copy_function=_link, ignore=shutil.ignore_patterns(".tantivy-*"))
+            folder.mkdir(parents=True, exist_ok=True)
             index = _open(folder)
         except Exception:  # a damaged derived file: what it held is given again by whoever finds it empty
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             index = _open(folder)
         self._analyzer = Analyzer()
+        self._folder = folder
         self._writer = index.writer(heap_size=WRITER_HEAP_BYTES, num_threads=1)
         self.n_entries = int(index.searcher().num_docs)
 
@@ -214,13 +229,25 @@ class LexicalWriter:
             self._writer.delete_documents_by_term("id", chunk_id)
 
     def commit(self) -> None:
-        """Make all that was added and deleted durable and visible."""
+        """Make all that was added and deleted durable."""
         self._writer.commit()
+        sync_folder(self._folder)
 
     def close(self) -> None:
         """End the writer; what was not committed is dropped."""
         self._writer.rollback()
         self._writer.wait_merging_threads()
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for a file, or a copy of it where the file system has no links, and of what tantivy rewrites."""
+    if source.endswith(".json"):
+        shutil.copyfile(source, target)
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _open(folder: Path) -> Any:

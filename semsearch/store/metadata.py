@@ -14,7 +14,7 @@ from typing import Any
 
 from semsearch.errors import IndexCorrupt, IndexNotFound, InvalidInput
 from semsearch.store.files import DATABASE, index_path
-from semsearch.store.schema import FORMAT_VERSION, check_format
+from semsearch.store.schema import check_format
 from semsearch.types import Chunk, Document, Duplicate, Heading
 
 __all__ = ["FileState", "Store", "connect", "read_meta", "unpack_document"]
@@ -105,7 +105,7 @@ class Store:
         self._connection = connect(path, read_only=True)
         try:
             version = check_format(self._connection)
-            complete = version == FORMAT_VERSION and "model" in read_meta(self._connection)
+            complete = version > 0 and "model" in read_meta(self._connection)
         except sqlite3.DatabaseError as error:
             raise IndexCorrupt(
                 f"{path / DATABASE} is not a readable database ({error}). Move {path} away and index again"
@@ -144,13 +144,11 @@ class Store:
             name for (name,) in self.query("SELECT name FROM shards WHERE fingerprint = ? ORDER BY name", [fingerprint])
         ]
 
-    def count_chunks(self) -> tuple[int, int, int]:
-        """Visible chunks, the distinct vectors they have, and the documents they belong to."""
-        sql = "SELECT count(*), count(DISTINCT vector_id), count(DISTINCT d.id) FROM chunks c"
-        n_chunks, n_vectors, n_documents = self.query(
-            f"{sql} JOIN documents d ON d.id = document_id WHERE visible = 1"
-        )[0]
-        return int(n_chunks), int(n_vectors), int(n_documents)
+    def count_chunks(self) -> tuple[int, int]:
+        """Visible chunks, and the documents they belong to."""
+        sql = "SELECT count(*), count(DISTINCT d.id) FROM chunks c JOIN documents d ON d.id = document_id"
+        n_chunks, n_documents = self.query(f"{sql} WHERE visible = 1")[0]
+        return int(n_chunks), int(n_documents)
 
     def chunks_of_vectors(self, vector_ids: Iterable[int]) -> list[tuple[int, int, int]]:
         """Visible (chunk id, document row, vector id) that have one of these vectors, by chunk id."""

@@ -16,8 +16,7 @@ def _create(connection: sqlite3.Connection) -> None:
     """Make the tables of format 1.
 
     `documents.visible` is 0 while a run gathers its work; one commit at its end makes it all 1. `vectors` has a row a
-    distinct text and model, so that a text is encoded once however often and wherever it occurs. `lexical_leftovers`
-    are chunks that SQLite has dropped and tantivy may still hold.
+    distinct text and model, so that a text is encoded once however often and wherever it occurs.
     """
     statements = """
         CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -58,7 +57,15 @@ def _create(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create,)
+def _drop_leftovers(connection: sqlite3.Connection) -> None:
+    """Format 2: `meta.lexical` names the folder of the lexical index, which holds what is visible and nothing else.
+
+    An index of format 1 has it in `lexical`, where chunks could be that SQLite had dropped.
+    """
+    connection.execute("DROP TABLE lexical_leftovers")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _drop_leftovers)
 """Entry i takes format i to format i + 1."""
 
 FORMAT_VERSION = len(MIGRATIONS)

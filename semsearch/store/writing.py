@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from semsearch.errors import IndexCorrupt, InvalidInput
-from semsearch.store.derived import Derived, add_shard
+from semsearch.store.derived import LEXICAL, Derived, add_shard
 from semsearch.store.files import DATABASE, LOCK, writer_lock
 from semsearch.store.metadata import MAX_VARIABLES, FileState, connect, read_meta, unpack_document
 from semsearch.store.schema import migrate
@@ -121,11 +121,8 @@ class StoreWriter:
             self._drop_staged("key = ?", key)
 
     def _drop_staged(self, condition: str, *parameters: str) -> None:
-        """Delete staged documents; tantivy may hold their chunks if a run died after filling it."""
-        ids = f"SELECT id FROM documents WHERE visible = 0 AND ({condition})"
-        sql = f"INSERT OR IGNORE INTO lexical_leftovers SELECT id FROM chunks WHERE document_id IN ({ids})"
-        self.db.execute(sql, parameters)
-        self.db.execute(f"DELETE FROM documents WHERE id IN ({ids})", parameters)
+        """Delete staged documents."""
+        self.db.execute(f"DELETE FROM documents WHERE visible = 0 AND ({condition})", parameters)
 
     def forget_damaged_shards(self) -> bool:
         """Give up shards that cannot be read, so that their texts are encoded again; tells whether there were any."""
@@ -149,7 +146,9 @@ class StoreWriter:
     def has_derived_files(self) -> bool:
         """Whether the FAISS and the lexical index are there."""
         ann = self.meta.get("ann") or {}
-        return (self.path / str(ann.get("file"))).is_file() and (self.path / "lexical" / "meta.json").is_file()
+        return (self.path / str(ann.get("file"))).is_file() and (
+            self.path / str(self.meta.get("lexical", LEXICAL)) / "meta.json"
+        ).is_file()
 
     def count_staged_chunks(self, path: str) -> int:
         """Chunks that are staged of one file."""
@@ -243,26 +242,23 @@ class StoreWriter:
         values = dict(meta or {})
         model = values.get("model") or self.meta.get("model")
         derived = Derived(self.path, self.db)
-        with derived.lexical() as lexical:
-            lexical.commit()
-            with self.db.atomic():
-                n_dropped = self._swap(drop_paths, drop_keys)
-                ann = derived.save_ann(model, self.meta) if model else None
-                self.db.conn.executemany("DELETE FROM roots WHERE path = ?", [(r,) for r in drop_roots])
-                self.db.conn.executemany("INSERT OR REPLACE INTO roots VALUES (?, ?, ?, ?)", roots)
-                finished = self._run_roots.union(drop_roots)
-                values["unfinished"] = [r for r in self.meta.get("unfinished", []) if r not in finished]
-                self.set_meta(generation=self.meta.get("generation", 0) + 1, ann=ann, **values)
-            lexical.delete(row[0] for row in self.rows("SELECT chunk_id FROM lexical_leftovers"))
-            lexical.commit()
-            self.db.execute("DELETE FROM lexical_leftovers")
+        with self.db.atomic():
+            staged = [row[0] for row in self.rows("SELECT id FROM documents WHERE visible = 0 ORDER BY id")]
+            n_dropped, dropped = self._swap(drop_paths, drop_keys)
+            lexical = derived.save_lexical(self.meta, staged=staged, dropped=dropped)
+            ann = derived.save_ann(model, self.meta) if model else None
+            self.db.conn.executemany("DELETE FROM roots WHERE path = ?", [(r,) for r in drop_roots])
+            self.db.conn.executemany("INSERT OR REPLACE INTO roots VALUES (?, ?, ?, ?)", roots)
+            finished = self._run_roots.union(drop_roots)
+            values["unfinished"] = [r for r in self.meta.get("unfinished", []) if r not in finished]
+            self.set_meta(generation=self.meta.get("generation", 0) + 1, ann=ann, lexical=lexical, **values)
         if model:
             derived.compact_shards(model["fingerprint"], keep_dead=bool(self.meta.get("unfinished")))
-        derived.remove_leftover_files(self.meta["ann"])
+        derived.remove_leftover_files(ann, lexical)
         return n_dropped
 
-    def _swap(self, drop_paths: Iterable[str], drop_keys: Iterable[str]) -> int:
-        """Replace visible documents by staged ones; gives how many disappeared."""
+    def _swap(self, drop_paths: Iterable[str], drop_keys: Iterable[str]) -> tuple[int, list[int]]:
+        """Replace visible documents by staged ones; gives how many disappeared, and their chunks."""
         execute, connection = self.db.execute, self.db.conn
         execute("CREATE TEMP TABLE IF NOT EXISTS dropped (path TEXT PRIMARY KEY)")
         execute("CREATE TEMP TABLE IF NOT EXISTS doomed (id INTEGER PRIMARY KEY)")
@@ -280,14 +276,13 @@ class StoreWriter:
             ((k,) for k in drop_keys),
         )
         n_dropped = int(execute("SELECT count(*) FROM doomed").fetchone()[0])
-        execute(
-            "INSERT OR IGNORE INTO lexical_leftovers SELECT id FROM chunks WHERE document_id IN (SELECT id FROM doomed)"
-        )
+        chunks = "SELECT id FROM chunks WHERE document_id IN (SELECT id FROM doomed) ORDER BY id"
+        dropped = [row[0] for row in execute(chunks).fetchall()]
         execute("DELETE FROM documents WHERE id IN (SELECT id FROM doomed)")
         execute("UPDATE documents SET visible = 1 WHERE visible = 0")
         execute(f"INSERT OR REPLACE INTO files SELECT {_FILE_COLUMNS} FROM pending_files")
         execute("DELETE FROM pending_files")
-        return n_dropped
+        return n_dropped, dropped
 
     def documents_without_file(self) -> Iterator[Document]:
         """Visible documents that were given as such, not read from a file."""

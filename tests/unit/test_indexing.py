@@ -426,7 +426,7 @@ def test_lost_derived_files_come_back_without_encoding(docs: Path, toy: ToyEmbed
     if damage == "ann":
         next(Path("indexes/default").glob("ann-*")).write_bytes(b"")
     else:
-        shutil.rmtree("indexes/default/lexical")
+        shutil.rmtree(next(Path("indexes/default").glob("lexical*")))
     with Searcher.open(embedder=toy) as searcher, pytest.raises(IndexCorrupt, match="semsearch index"):
         searcher.search("wheel")
     (docs / "more.md").write_text("Something more.")
@@ -576,7 +576,7 @@ def test_lost_shards_are_encoded_again(docs: Path, toy: ToyEmbedder, damage: str
     assert index(docs, toy).chunks.encoded == 0
 
 
-@pytest.mark.parametrize("lost", ["ann-*", "lexical"])
+@pytest.mark.parametrize("lost", ["ann-*", "lexical-*"])
 def test_lost_derived_files_come_back_with_any_run(docs: Path, toy: ToyEmbedder, lost: str) -> None:
     index(docs, toy)
     for path in Path("indexes/default").glob(lost):
@@ -605,16 +605,37 @@ def test_a_run_that_died_leaves_no_words_behind(docs: Path, toy: ToyEmbedder, mo
     index(docs, toy)
     (docs / "secret.md").write_text("zanzibar swordfish")
     with monkeypatch.context() as patch:
-        patch.setattr("semsearch.store.writing.StoreWriter._swap", lambda *_: (_ for _ in ()).throw(Killed()))
+        patch.setattr("semsearch.store.derived.Derived.save_ann", lambda *_: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             index(docs, toy)
-    lexical = Path("indexes/default/lexical")
-    assert LexicalIndex(lexical).search("swordfish", 5)  # tantivy had committed
+    written = sorted(Path("indexes/default").glob("lexical-*"))
+    assert LexicalIndex(written[-1]).search("swordfish", 5)  # tantivy had committed
+    assert paths_of("swordfish", toy, mode="lexical") == []
     (docs / "secret.md").unlink()
-    index(docs, toy)
     (docs / "other.md").write_text("Something else.")
     index(docs, toy)
-    assert LexicalIndex(lexical).search("swordfish", 5) == []
+    (left,) = Path("indexes/default").glob("lexical-*")
+    assert LexicalIndex(left).search("swordfish", 5) == [] and LexicalIndex(left).search("something", 5)
+
+
+def test_an_index_of_the_first_format_is_read_and_brought_up_to_date(docs: Path, toy: ToyEmbedder) -> None:
+    import sqlite3
+
+    index(docs, toy)
+    expected = state(toy)
+    path = Path("indexes/default")
+    next(path.glob("lexical-*")).rename(path / "lexical")
+    with sqlite3.connect(path / "store.db") as db:
+        db.execute("DELETE FROM meta WHERE key = 'lexical'")
+        db.execute("CREATE TABLE lexical_leftovers (chunk_id INTEGER PRIMARY KEY)")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    assert state(toy) == expected and paths_of("wheel", toy, mode="lexical")[0] == "wheel.md"
+    assert index(docs, toy).chunks.encoded == 0
+    (docs / "other.md").write_text("Something else.")
+    index(docs, toy)
+    assert [p.name for p in path.glob("lexical*")] == ["lexical-000002"]
+    assert paths_of("wheel", toy, mode="lexical")[0] == "wheel.md"
 
 
 def test_roots_keep_their_own_patterns_and_files(own_folder: Path, toy: ToyEmbedder) -> None:

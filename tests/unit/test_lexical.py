@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,22 @@ def test_a_damaged_index_says_so_and_is_made_anew_by_the_writer(tmp_path: Path) 
     (folder / "meta.json").write_text("{broken")
     with pytest.raises(IndexCorrupt, match="--rebuild"):
         LexicalIndex(folder)
-    writer = LexicalWriter(folder)
+    writer = LexicalWriter(tmp_path / "y", folder)
     assert writer.n_entries == 0
     writer.close()
+
+
+def test_a_writer_goes_on_from_another_index_and_leaves_it_as_it_is(tmp_path: Path) -> None:
+    for name, base, texts in (("a", None, {1: "apples", 2: "pears"}), ("b", "a", {3: "plums"})):
+        writer = LexicalWriter(tmp_path / name, tmp_path / base if base else None)
+        writer.add(LexicalEntry(i, text, "") for i, text in texts.items())
+        writer.delete([1] if base else [])
+        writer.commit()
+        writer.close()
+    old, new = LexicalIndex(tmp_path / "a"), LexicalIndex(tmp_path / "b")
+    assert [[i for i, _ in old.search(word, 9)] for word in ("apples", "pears", "plums")] == [[1], [2], []]
+    assert [[i for i, _ in new.search(word, 9)] for word in ("apples", "pears", "plums")] == [[], [2], [3]]
+    shared = {p.name for p in (tmp_path / "a").iterdir() if p.stat().st_nlink == 2}
+    assert shared  # segments are written once
+    shutil.rmtree(tmp_path / "a")
+    assert [i for i, _ in LexicalIndex(tmp_path / "b").search("pears", 9)] == [2]
