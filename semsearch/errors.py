@@ -7,6 +7,7 @@ __all__ = [
     "IndexIncompatible",
     "IndexLocked",
     "IndexNotFound",
+    "IndexUnwritable",
     "InvalidInput",
     "LoadError",
     "MissingExtra",
@@ -49,6 +50,10 @@ class IndexLocked(SemsearchError):
 
 class IndexCorrupt(SemsearchError):
     """Files of the index contradict each other or cannot be read."""
+
+
+class IndexUnwritable(SemsearchError):
+    """Files of the index cannot be written: a full disk, a folder that may only be read, a failing drive."""
 
 
 class LoadError(SemsearchError):

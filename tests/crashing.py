@@ -1,4 +1,4 @@
-"""Runs of the write line that are killed: at a named step, or after some time.
+"""Runs of the write line that are killed, or whose disk is full: at a named step, or after some time.
 
 `python -m tests.crashing` reads one JSON object a line and answers with one; each run is a process of its own, forked
 from one that has everything imported, so that hundreds take minutes. Nothing of the index code knows of it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -64,10 +65,11 @@ class CountingToy(ToyEmbedder):
 
 
 class Watch:
-    """Counts steps, and kills this process before or after one of them."""
+    """Counts steps, and does something before or after one of them."""
 
-    def __init__(self, at: tuple[str, int, str] | None) -> None:
+    def __init__(self, at: tuple[str, int, str] | None, do: Callable[[], None]) -> None:
         self.at = at
+        self.do = do
         self.counts: Counter[str] = Counter()
 
     def wrap(self) -> None:
@@ -85,23 +87,32 @@ class Watch:
 
         def step(*args: Any, **options: Any) -> Any:
             number = self.counts[name] = self.counts[name] + 1
-            self._die(name, number, "before")
+            self._reached(name, number, "before")
             result = real(*args, **options)
-            self._die(name, number, "after")
+            self._reached(name, number, "after")
             return result
 
         return commits if name == "commit SQLite" else step
 
     def _seen(self, statement: str) -> None:
         """Called as a statement begins; the one that follows a COMMIT comes after it."""
-        self._die("commit SQLite", self.counts["commit SQLite"], "after")
+        self._reached("commit SQLite", self.counts["commit SQLite"], "after")
         if statement.upper().startswith("COMMIT"):
             self.counts["commit SQLite"] += 1
-            self._die("commit SQLite", self.counts["commit SQLite"], "before")
+            self._reached("commit SQLite", self.counts["commit SQLite"], "before")
 
-    def _die(self, name: str, number: int, when: str) -> None:
+    def _reached(self, name: str, number: int, when: str) -> None:
         if self.at == (name, number, when):
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.do()
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _fill_disk() -> None:
+    """From now on no file can grow, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
 def run(order: dict[str, Any]) -> dict[str, Any]:
@@ -127,11 +138,16 @@ def _child(order: dict[str, Any], tell: int) -> None:
     code = 1
     try:
         staging.WINDOW_CHUNKS = WINDOW
-        watch = Watch(tuple(order["kill_at"]) if order.get("kill_at") else None)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        how = "kill_at" if "kill_at" in order else "fill_at"
+        watch = Watch(tuple(order[how]) if how in order else None, _kill if how == "kill_at" else _fill_disk)
         watch.wrap()
         toy = CountingToy(Path(order["log"]), order.get("seed", SEED))
-        report = build_index(order["source"], index=Path(order["index"]), embedder=toy, rebuild=order["rebuild"])
-        answer = {"steps": watch.counts, "encoded": report.chunks.encoded, "chunks": report.chunks.total}
+        try:
+            report = build_index(order["source"], index=Path(order["index"]), embedder=toy, rebuild=order["rebuild"])
+            answer = {"steps": watch.counts, "encoded": report.chunks.encoded, "chunks": report.chunks.total}
+        except Exception as error:  # told to whoever asked
+            answer = {"error": type(error).__name__, "message": str(error)}
         os.write(tell, json.dumps(answer).encode())
         code = 0
     finally:

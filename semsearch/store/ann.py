@@ -98,7 +98,7 @@ class FlatIndex:
     def save(self, path: Path) -> None:
         """Write it durably."""
         data = _faiss().serialize_index(self._index)
-        write_atomically(path, data.tofile)
+        write_atomically(path, lambda stream: stream.write(data.data))
 
     def _nearest(self, queries: FloatArray, k: int, allowed_ids: IntArray | None) -> tuple[FloatArray, IntArray]:
         """(scores, ids), each (q, k), best first; where fewer are allowed the rest has id -1."""

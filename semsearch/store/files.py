@@ -50,7 +50,7 @@ def _root() -> Path:
     return Path(os.environ.get("SEMSEARCH_HOME") or ".").expanduser().absolute() / "indexes"
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file so that it is there whole or not at all, whatever happens: temporary name, fsync, rename, fsync."""
     temporary = path.with_name(f"{path.name}.tmp")
     try:

@@ -6,15 +6,16 @@ its own, made of the one before by links: tantivy's segments never change, so th
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from errno import ENOENT
+from errno import EIO, ENOENT
 from pathlib import Path
 from typing import Any
 
@@ -205,38 +206,54 @@ class LexicalWriter:
         except Exception:  # a damaged derived file: what it held is given again by whoever finds it empty
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            index = _open(folder)
+            with _unwritable(folder):
+                index = _open(folder)
         self._analyzer = Analyzer()
         self._folder = folder
-        self._writer = index.writer(heap_size=WRITER_HEAP_BYTES, num_threads=1)
+        with _unwritable(folder):
+            self._writer = index.writer(heap_size=WRITER_HEAP_BYTES, num_threads=1)
         self.n_entries = int(index.searcher().num_docs)
 
     def add(self, entries: Iterable[LexicalEntry]) -> None:
         """Add entries; one whose id is there already takes its place."""
         from tantivy import Document
 
-        for entry in entries:
-            self._writer.delete_documents_by_term("id", entry.id)
-            document = Document()
-            document.add_integer("id", entry.id)
-            document.add_text("text", " ".join(self._analyzer.words(entry.text)))
-            document.add_text("context", " ".join(self._analyzer.words(entry.context)))
-            self._writer.add_document(document)
+        with _unwritable(self._folder):
+            for entry in entries:
+                self._writer.delete_documents_by_term("id", entry.id)
+                document = Document()
+                document.add_integer("id", entry.id)
+                document.add_text("text", " ".join(self._analyzer.words(entry.text)))
+                document.add_text("context", " ".join(self._analyzer.words(entry.context)))
+                self._writer.add_document(document)
 
     def delete(self, ids: Iterable[int]) -> None:
         """Delete entries by id; unknown ids are ignored."""
-        for chunk_id in ids:
-            self._writer.delete_documents_by_term("id", chunk_id)
+        with _unwritable(self._folder):
+            for chunk_id in ids:
+                self._writer.delete_documents_by_term("id", chunk_id)
 
     def commit(self) -> None:
         """Make all that was added and deleted durable."""
-        self._writer.commit()
+        with _unwritable(self._folder):
+            self._writer.commit()
         sync_folder(self._folder)
 
     def close(self) -> None:
         """End the writer; what was not committed is dropped."""
-        self._writer.rollback()
-        self._writer.wait_merging_threads()
+        with contextlib.suppress(ValueError):  # on a full disk, which is told where it is met
+            self._writer.rollback()
+        with contextlib.suppress(ValueError):
+            self._writer.wait_merging_threads()
+
+
+@contextlib.contextmanager
+def _unwritable(folder: Path) -> Iterator[None]:
+    """Tell what tantivy raises where it cannot write as what it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise OSError(EIO, str(error), str(folder)) from error
 
 
 def _link(source: str, target: str) -> None:

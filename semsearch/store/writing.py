@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sqlite3
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from semsearch.errors import IndexCorrupt, InvalidInput
+from semsearch.errors import IndexCorrupt, IndexUnwritable, InvalidInput
 from semsearch.store.derived import LEXICAL, Derived, add_shard
 from semsearch.store.files import DATABASE, LOCK, writer_lock
 from semsearch.store.metadata import MAX_VARIABLES, FileState, connect, read_meta, unpack_document
@@ -24,6 +25,7 @@ from semsearch.types import Chunk, Document, FloatArray
 
 __all__ = ["StoreWriter"]
 
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
 _UPSERT_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _FILE_COLUMNS = "path, size, mtime_ns, content_hash, status, reason, checked_ns"
 
@@ -41,6 +43,9 @@ class StoreWriter:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             migrate(connection)
+        except sqlite3.OperationalError:  # the file may be sound: see `_unwritable`
+            connection.close()
+            raise
         except sqlite3.DatabaseError as error:
             raise IndexCorrupt(
                 f"{path / DATABASE} is not a readable database ({error}). Move {path} away and index again"
@@ -57,20 +62,22 @@ class StoreWriter:
 
         Raises:
             IndexLocked: another process is writing.
+            IndexUnwritable: a file cannot be written; what the index showed before, it shows still.
             IndexIncompatible: a newer semsearch wrote it.
             IndexCorrupt: its database cannot be read.
         """
-        _make_folder(path)
-        with writer_lock(path):
-            ignore = path / ".gitignore"
-            if not ignore.exists():
-                ignore.write_text("*\n", encoding="utf-8")
-            writer = cls(path)
-            try:
-                yield writer
-                writer._write_touched()
-            finally:
-                writer.db.conn.close()
+        with _unwritable(path):
+            _make_folder(path)
+            with writer_lock(path):
+                ignore = path / ".gitignore"
+                if not ignore.exists():
+                    ignore.write_text("*\n", encoding="utf-8")
+                writer = cls(path)
+                try:
+                    yield writer
+                    writer._write_touched()
+                finally:
+                    writer.db.conn.close()
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """All rows of a statement."""
@@ -291,6 +298,21 @@ class StoreWriter:
         )
         for (row_id,) in self.rows("SELECT id FROM documents WHERE path IS NULL AND visible = 1"):
             yield unpack_document(self.rows(f"{sql} AND id = ?", [row_id])[0][1:])
+
+
+@contextlib.contextmanager
+def _unwritable(path: Path) -> Iterator[None]:
+    """Turn what a full disk or a folder without permission raises into one error that says what to do."""
+    try:
+        yield
+    except (sqlite3.OperationalError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in UNWRITABLE:
+            raise
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise IndexUnwritable(
+            f"{path} cannot be written to ({reason}). What was in the index is still there, and what was encoded is "
+            "kept: make room or allow writing, and run it again"
+        ) from error
 
 
 def _make_folder(path: Path) -> None:
