@@ -41,6 +41,7 @@ def build_index(
     excludes: Sequence[str] | None = None,
     text_column: str | None = None,
     rebuild: bool = False,
+    wait_s: float = 0.0,
     progress: Callable[[Progress], None] | None = None,
 ) -> IndexReport:
     """Make an index, or bring one up to date with the files under some roots, or add documents to it.
@@ -60,6 +61,7 @@ def build_index(
         excludes: leave out files whose path matches one of these; by default as last time.
         text_column: the column of tables that holds the text, where it is not found by itself.
         rebuild: read and encode everything anew, as another model requires.
+        wait_s: seconds to wait for another process that is writing to the index.
         progress: called after each file and each batch of chunks.
 
     Raises:
@@ -67,6 +69,7 @@ def build_index(
         ModelError: the model cannot be found or run.
         IndexIncompatible: the index was built with another model and `rebuild` is not set.
         IndexLocked: another process is writing to the index.
+        IndexUnwritable: its files cannot be written, as on a full disk.
         IndexCorrupt: the index's files cannot be read.
     """
     path = index_path(index)
@@ -76,7 +79,7 @@ def build_index(
         raise IndexNotFound(f"there is no index in {path} whose folders could be brought up to date; name a folder")
     if is_new and embedder is None:  # before anything is made: without a model there is no index
         embedder = load_embedder(model or DEFAULT_MODEL, device=device, precision=precision)
-    with StoreWriter.open(path) as store:
+    with StoreWriter.open(path, wait_s=wait_s) as store:
         encoder = embedder or _load_embedder(store, model, device, precision, rebuild=rebuild)
         _check_embedder(store, encoder, rebuild=rebuild)
         with Stager(store, encoder) as stager:
@@ -92,10 +95,11 @@ def build_index(
             return run.finish()
 
 
-def remove(items: Sequence[str | Path], *, index: str | Path = "default") -> RemoveReport:
+def remove(items: Sequence[str | Path], *, index: str | Path = "default", wait_s: float = 0.0) -> RemoveReport:
     """Take files, whole folders or documents (by id) out of an index, and forget the roots among them.
 
     Nothing is deleted but from the index. A file removed from under a root that stays comes back with the next sync.
+    Another process that is writing to the index is waited for, up to `wait_s` seconds.
 
     Raises:
         IndexNotFound: there is no such index.
@@ -104,7 +108,7 @@ def remove(items: Sequence[str | Path], *, index: str | Path = "default") -> Rem
     path = index_path(index)
     if not (path / DATABASE).is_file():
         raise IndexNotFound(f"there is no index in {path}, so there is nothing to remove")
-    with StoreWriter.open(path) as store:
+    with StoreWriter.open(path, wait_s=wait_s) as store:
         paths: set[str] = set()
         keys: set[str] = set()
         missing = []

@@ -69,6 +69,7 @@ def cli() -> None:
 )
 @click.option("--text-column", metavar="COLUMN", help="The column to search in CSV, TSV and JSONL. [default: found]")
 @click.option("--rebuild", is_flag=True, help="Start the index anew, as after choosing another --model.")
+@options.wait_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress, no summary: only files that failed, on stderr.")
 @json_option
 def index(
@@ -81,6 +82,7 @@ def index(
     excludes: tuple[str, ...],
     text_column: str | None,
     rebuild: bool,
+    wait_s: float,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -106,6 +108,7 @@ def index(
             excludes=excludes or None,
             text_column=text_column,
             rebuild=rebuild,
+            wait_s=wait_s,
             progress=show,
         )
     if as_json:
@@ -290,8 +293,9 @@ def list_(index: str, as_json: bool) -> None:
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @index_option
+@options.wait_option
 @json_option
-def remove(paths: tuple[str, ...], index: str, as_json: bool) -> None:
+def remove(paths: tuple[str, ...], index: str, wait_s: float, as_json: bool) -> None:
     """Take files or folders out of an index.
 
     The files themselves are not touched. A folder that is removed is no longer remembered. A file that is removed from
@@ -302,7 +306,7 @@ def remove(paths: tuple[str, ...], index: str, as_json: bool) -> None:
     from semsearch.cli import render
     from semsearch.indexing import remove as remove_from_index
 
-    report = remove_from_index(list(paths), index=index)
+    report = remove_from_index(list(paths), index=index, wait_s=wait_s)
     if as_json:
         echo_json(report.as_dict())
     else:

@@ -18,6 +18,7 @@ __all__ = [
     "json_option",
     "precision_option",
     "rerank_options",
+    "wait_option",
 ]
 
 DEFAULT_INDEX = "default"
@@ -33,6 +34,14 @@ index_option = click.option(
     show_default=True,
     metavar="NAME",
     help="Which index: a name (kept in ./indexes/NAME) or the path of an index folder.",
+)
+wait_option = click.option(
+    "--wait",
+    "wait_s",
+    default=0.0,
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="How long to wait for another process that is writing to the index.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 device_option = click.option(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semsearch.encoders.models import cache_folder
-from semsearch.errors import IndexLocked, InvalidInput
+from semsearch.errors import InvalidInput
 from semsearch.evaluation.collections import MAX_NAMED, Collection
 from semsearch.evaluation.measures import Search
 from semsearch.indexing import build_index
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["JudgedNames", "collection_path", "document_ranking", "index_collection", "judged_names", "with_names"]
 
 LOCK_WAIT_S = 60.0  # for another process that brings the same collection up to date
-LOCK_POLL_S = 0.5
 
 
 def document_ranking(
@@ -66,14 +64,7 @@ def index_collection(
             progress(replace(state, files_total=max(collection.n_documents, state.files_done)))
 
     path = collection_path(collection, embedder)
-    deadline = time.monotonic() + LOCK_WAIT_S
-    while True:
-        try:
-            return build_index(collection.documents(), index=path, embedder=embedder, progress=show)
-        except IndexLocked:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(LOCK_POLL_S)
+    return build_index(collection.documents(), index=path, embedder=embedder, wait_s=LOCK_WAIT_S, progress=show)
 
 
 def collection_path(collection: Collection, embedder: Embedder) -> Path:

@@ -25,6 +25,7 @@ __all__ = ["LEXICAL", "Derived", "add_shard"]
 MAX_SHARD_ROWS = 65_536
 MAX_SHARDS_TO_JOIN = 8  # more shards that are not full than this are written anew as full ones
 MAX_DEAD_SHARE = 0.2  # more vectors than this without a chunk, and the shards are written anew without them
+GONE = ".gone"  # end of the name of a folder that is being deleted
 LEXICAL = "lexical"  # folder of the lexical index, followed by the generation that made it
 
 
@@ -129,8 +130,12 @@ class Derived:
             if not ann or path.name != ann["file"]:
                 path.unlink(missing_ok=True)
         for path in self.path.glob(f"{LEXICAL}*"):
-            if path.name != lexical:
-                shutil.rmtree(path, ignore_errors=True)
+            if path.name != lexical:  # whole or gone to a reader that is just opening it
+                gone = path if path.suffix == GONE else path.with_name(f"{path.name}{GONE}")
+                if path != gone:
+                    shutil.rmtree(gone, ignore_errors=True)
+                    path.rename(gone)
+                shutil.rmtree(gone, ignore_errors=True)
 
     def _rewrite(self, names: list[str], fingerprint: str, *, drop_dead: bool) -> None:
         dim = self._dim(names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +16,7 @@ __all__ = ["DATABASE", "LOCK", "absolute_path", "find_indexes", "index_path", "w
 
 DATABASE = "store.db"
 LOCK = "writer.lock"
+LOCK_POLL_S = 0.2
 
 
 def index_path(index: str | Path = "default") -> Path:
@@ -77,20 +79,27 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def writer_lock(folder: Path) -> Iterator[None]:
+def writer_lock(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the right to write to an index; the system lets it go when the process ends, however it ends.
 
+    Args:
+        folder: of the index.
+        wait_s: seconds to wait for another process that holds it.
+
     Raises:
-        IndexLocked: another process holds it.
+        IndexLocked: another process holds it, still.
     """
+    deadline = time.monotonic() + wait_s
     with (folder / LOCK).open("a+b") as stream:
         try:
-            _lock(stream)
+            while not _is_locked(stream, may_wait=time.monotonic() < deadline):
+                time.sleep(LOCK_POLL_S)
         except OSError as error:
             stream.seek(0)
             holder = stream.read(20).decode("ascii", "replace").strip() or "unknown"
             raise IndexLocked(
-                f"the index {folder} is being written by another process (pid {holder}). Try again when it has finished"
+                f"the index {folder} is being written by another process (pid {holder}). Try again when it has "
+                "finished, or let it be waited for: --wait SECONDS"
             ) from error
         stream.truncate(0)
         stream.write(str(os.getpid()).encode())
@@ -99,6 +108,17 @@ def writer_lock(folder: Path) -> Iterator[None]:
             yield
         finally:
             stream.truncate(0)
+
+
+def _is_locked(stream: BinaryIO, *, may_wait: bool) -> bool:
+    """Try to take the lock; raises OSError where another has it and it is no use to wait."""
+    try:
+        _lock(stream)
+    except OSError:
+        if not may_wait:
+            raise
+        return False
+    return True
 
 
 def _lock(stream: BinaryIO) -> None:

@@ -113,6 +113,7 @@ class LexicalIndex:
             elif not (folder / META).is_file():
                 raise FileNotFoundError(ENOENT, "is missing", str(folder / META))
             self._index = _open(folder)
+            self.reload()
         except Exception as error:  # tantivy raises plain ValueError and OSError, by cause and version
             if not (folder / META).is_file():  # a writer has replaced it
                 raise FileNotFoundError(ENOENT, "is missing", str(folder / META)) from error
@@ -120,7 +121,6 @@ class LexicalIndex:
                 f"the lexical index in {folder} cannot be opened ({error}). Rebuild: semsearch index --rebuild"
             ) from error
         self.analyzer = Analyzer()
-        self.reload()
 
     def __len__(self) -> int:
         return int(self._searcher.num_docs)

@@ -57,8 +57,10 @@ class StoreWriter:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, path: Path) -> Iterator[StoreWriter]:
+    def open(cls, path: Path, *, wait_s: float = 0.0) -> Iterator[StoreWriter]:
         """Open under the writer's lock; a folder made here keeps itself out of version control and of indexing.
+
+        `wait_s` is how many seconds another process that holds the lock is waited for.
 
         Raises:
             IndexLocked: another process is writing.
@@ -68,7 +70,7 @@ class StoreWriter:
         """
         with _unwritable(path):
             _make_folder(path)
-            with writer_lock(path):
+            with writer_lock(path, wait_s):
                 ignore = path / ".gitignore"
                 if not ignore.exists():
                     ignore.write_text("*\n", encoding="utf-8")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -462,3 +465,61 @@ def test_values_of_the_wrong_kind_are_named(searcher: Searcher, options: dict[st
 def test_one_text_is_not_many(searcher: Searcher) -> None:
     with pytest.raises(InvalidInput, match="'river' is one query"):
         searcher.search_many("river")
+
+
+READER = """
+import json, sys
+from semsearch import Searcher
+from tests.toy import ToyEmbedder
+seen = set()
+with Searcher.open(sys.argv[1], embedder=ToyEmbedder()) as searcher:
+    print("open", flush=True)
+    while not sys.stdin.closed and (word := sys.stdin.readline()):
+        for mode in ("dense", "lexical", "hybrid"):
+            hits = searcher.search("river stone", k=30, mode=mode, per_document=0, fold=False)
+            seen.add((mode, tuple((h.document.id, h.chunk.text, round(h.score, 5)) for h in hits)))
+        print("asked", flush=True)
+print(json.dumps(sorted(seen)))
+"""
+
+
+def test_readers_in_other_processes_see_one_state_or_the_other_while_a_writer_commits(toy: ToyEmbedder) -> None:
+    """Four of them; the writer goes to and fro between two states, and nothing of a third is ever seen."""
+    editions = [
+        [Document(f"d{i}", f"The river stone number {i} of edition {e}. " * (3 + (i + e) % 4)) for i in range(12)]
+        for e in range(2)
+    ]
+    allowed = set()
+    for edition in editions:
+        build_index(edition, embedder=toy)
+        with Searcher.open(embedder=toy) as searcher:
+            for mode in ("dense", "lexical", "hybrid"):
+                hits = searcher.search("river stone", k=30, mode=mode, per_document=0, fold=False)
+                allowed.add((mode, tuple((h.document.id, h.chunk.text, round(h.score, 5)) for h in hits)))
+    assert len(allowed) == 6
+    path = Path("indexes/default").absolute()
+    command = [sys.executable, "-c", READER, str(path)]
+    root = Path(__file__).parents[2]
+    readers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root) for _ in range(4)
+    ]
+    answers = []
+    try:
+        for reader in readers:
+            assert reader.stdout is not None and reader.stdout.readline() == "open\n"
+        for turn in range(16):
+            for reader in readers:
+                assert reader.stdin is not None
+                reader.stdin.write("again\n")
+                reader.stdin.flush()
+            build_index(editions[turn % 2], embedder=toy)
+        for reader in readers:
+            out, _ = reader.communicate(timeout=60)
+            assert reader.returncode == 0
+            assert out.count("asked") == 16
+            answers.append({(mode, tuple(map(tuple, hits))) for mode, hits in json.loads(out.splitlines()[-1])})
+    finally:
+        for reader in readers:
+            reader.kill()
+    assert all(seen <= allowed for seen in answers)
+    assert set().union(*answers) == allowed  # both states were met

@@ -274,6 +274,19 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
         pass
 
 
+def test_a_writer_may_be_waited_for(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from semsearch.store.files import writer_lock\n"
+        f"with writer_lock(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(0.5)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with pytest.raises(IndexLocked, match="--wait SECONDS"), writer_lock(tmp_path, 0.01):
+            pass
+        with writer_lock(tmp_path, 60):
+            assert (tmp_path / "writer.lock").read_text() == str(os.getpid())
+
+
 def test_where_an_index_lies(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert index_path("notes") == own_folder / "indexes" / "notes"
     assert index_path("./notes") == own_folder / "notes"
