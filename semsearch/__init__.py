@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from semsearch.indexing import build_index, remove
     from semsearch.reports import IndexReport
     from semsearch.searching import Searcher
+    from semsearch.store.archives import export_index, import_index
     from semsearch.types import Chunk, Document, Duplicate, Heading, Hit, Scores
 
 __version__ = "0.1.0"
@@ -37,6 +38,8 @@ __all__ = [
     "build_index",
     "document_ranking",
     "evaluate",
+    "export_index",
+    "import_index",
     "load_embedder",
     "load_reranker",
     "remove",
@@ -55,6 +58,8 @@ _HOMES = {
     "build_index": "indexing",
     "document_ranking": "evaluation",
     "evaluate": "evaluation",
+    "export_index": "store.archives",
+    "import_index": "store.archives",
     "load_embedder": "encoders",
     "load_reranker": "encoders",
     "remove": "indexing",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from semsearch.cli.archives import export, import_
 from semsearch.cli.commands import cli, main
 from semsearch.cli.train import train
 from semsearch.cli.tune import tune
@@ -10,3 +11,5 @@ __all__ = ["cli", "main"]
 
 cli.add_command(train)
 cli.add_command(tune)
+cli.add_command(export)
+cli.add_command(import_)

@@ -1,0 +1,146 @@
+"""A whole index in one file, to be moved to other machines: an uncompressed tar of what SQLite names, nothing else.
+
+Uncompressed, because vectors hardly shrink and because then no archive unpacks to more than its own size.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sqlite3
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from semsearch.errors import IndexNotFound, InvalidInput
+from semsearch.store.derived import LEXICAL
+from semsearch.store.files import DATABASE, absolute_path, index_path, sync_folder, write_atomically
+from semsearch.store.metadata import Store
+from semsearch.store.writing import StoreWriter
+
+__all__ = ["export_index", "import_index"]
+
+# What an index consists of; names of any other form are refused.
+MEMBER = re.compile(
+    r"store\.db|vectors/\d{6,}(\.ids)?\.npy|ann-\d{6,}\.faiss|lexical(-\d{6,})?/[\w.-]*\w", flags=re.ASCII
+)
+BLOCK_BYTES = 1 << 20
+
+
+def export_index(index: str | Path, archive: str | Path, *, wait_s: float = 0.0) -> Path:
+    """Write an index to one file, with the vectors of all its passages, so that nobody has to encode them again.
+
+    Args:
+        index: its name, or the path of its folder.
+        archive: the file; replaced if it is there.
+        wait_s: seconds to wait for another process that is writing to the index.
+
+    Returns:
+        The absolute path of the file, which is there whole or not at all.
+
+    Raises:
+        IndexNotFound: there is no such index.
+        IndexLocked: another process is writing to it.
+    """
+    path, target = index_path(index), Path(absolute_path(archive))
+    Store(path).close()  # so that none is made where there is none
+    if not target.parent.is_dir():
+        raise InvalidInput(f"the folder {target.parent} does not exist; make it, or name another file")
+    with StoreWriter.open(path, wait_s=wait_s) as store, tempfile.TemporaryDirectory(dir=path) as folder:
+        copy = Path(folder) / DATABASE
+        connection = sqlite3.connect(copy)
+        try:
+            store.db.conn.backup(connection)
+        finally:
+            connection.close()
+        names = list(_named(store))
+
+        def write(stream: BinaryIO) -> None:
+            with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                tar.add(copy, DATABASE, filter=_plain)
+                for name in names:
+                    tar.add(path / name, name, recursive=False, filter=_plain)
+
+        write_atomically(target, write)
+    return target
+
+
+def import_index(archive: str | Path, index: str | Path) -> Path:
+    """Make an index of what `export_index` wrote. It answers at once, without the files that it was made of.
+
+    Args:
+        archive: the file.
+        index: a new name, or the path of a new folder.
+
+    Returns:
+        The folder of the index, which is there whole or not at all.
+
+    Raises:
+        InvalidInput: there is an index already, or the file is no such archive.
+        IndexCorrupt, IndexIncompatible: what is in it cannot be opened.
+    """
+    path, source = index_path(index), Path(absolute_path(archive))
+    if path.exists():
+        raise InvalidInput(f"{path} exists already; name another index, or move that one away")
+    if not source.is_file():
+        raise InvalidInput(f"there is no file {source}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))  # which only its owner may enter
+    try:
+        _unpack(source, folder)
+        try:
+            Store(folder).close()
+        except IndexNotFound as error:
+            raise InvalidInput(f"{source} holds no finished index; export it again") from error
+        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+        folder.rename(path)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    sync_folder(path.parent)
+    return path
+
+
+def _named(store: StoreWriter) -> Iterator[str]:
+    """Files of an index beside its database, relative to its folder."""
+    for (name,) in store.rows("SELECT name FROM shards ORDER BY name"):
+        yield from (f"vectors/{name}.npy", f"vectors/{name}.ids.npy")
+    if store.meta.get("ann"):
+        yield store.meta["ann"]["file"]
+    lexical = store.path / store.meta.get("lexical", LEXICAL)
+    for file in sorted(lexical.iterdir()):
+        name = f"{lexical.name}/{file.name}"
+        if MEMBER.fullmatch(name):
+            yield name
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Without whose files these are on this machine."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o600
+    return member
+
+
+def _unpack(source: Path, folder: Path) -> None:
+    """Write the files of an archive into a folder, none outside it."""
+    seen: set[str] = set()
+    try:
+        with tarfile.open(source, mode="r:") as tar:
+            for member in tar:
+                if not member.isreg() or not MEMBER.fullmatch(member.name) or member.name in seen:
+                    raise InvalidInput(
+                        f"{source} holds {member.name!r}, which belongs to no index; it was not unpacked"
+                    )
+                seen.add(member.name)
+                target = folder / member.name
+                target.parent.mkdir(mode=0o700, exist_ok=True)
+                with cast("IO[bytes]", tar.extractfile(member)) as stream, target.open("xb") as written:
+                    shutil.copyfileobj(stream, written, BLOCK_BYTES)
+                target.chmod(0o600)
+    except (tarfile.TarError, EOFError) as error:
+        raise InvalidInput(f"{source} is not an archive that semsearch export wrote ({error})") from error
+    if DATABASE not in seen:
+        raise InvalidInput(f"{source} is not an archive that semsearch export wrote: it has no {DATABASE}")
