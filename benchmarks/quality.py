@@ -1,7 +1,8 @@
 """nDCG@10 of all collections under SEMSEARCH_SHARED, by ranking: words, meaning, both, both and reranked, and tuned.
 
-Tuned is what `semsearch tune` makes of the last from the documents alone, without judgments. `semsearch evaluate` gives
-the other figures one by one. The collections are encoded the first time, which takes minutes.
+With `--tuned` also what `semsearch tune` makes of the last from the documents alone, without judgments; that takes
+minutes a collection. `semsearch evaluate` gives the other figures one by one. The collections are encoded the first time,
+which takes minutes, too.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def measured(collection: Collection, searcher: Searcher) -> dict[str, object]:
     """A row of the table."""
     row: dict[str, object] = {"collection": collection.name, "queries": len(asked(collection))}
     row |= {name: ndcg(collection, searcher, options) for name, options in RANKINGS.items()}
-    tuned(collection, searcher, row)
+    if "--tuned" in sys.argv:
+        tuned(collection, searcher, row)
     print(row, file=sys.stderr, flush=True)
     return row
 
@@ -84,7 +86,8 @@ def main() -> None:
         with Searcher.open(collection_path(collection, embedder)) as searcher:
             rows.append(measured(collection, searcher))
     mean: dict[str, object] = {"collection": f"mean of the first {N_MEAN}", "queries": None}
-    mean |= {name: sum(float(row[name]) for row in rows[:N_MEAN]) / N_MEAN for name in (*RANKINGS, "tuned")}  # type: ignore[arg-type]
+    for name in list(rows[0])[2:]:
+        mean[name] = sum(float(row[name]) for row in rows[:N_MEAN]) / N_MEAN  # type: ignore[arg-type]
     _report.write("quality", [*rows[:N_MEAN], mean, *rows[N_MEAN:]], measure="nDCG@10", split="test")
 
 
