@@ -1,8 +1,8 @@
 """nDCG@10 of all collections under SEMSEARCH_SHARED, by ranking: words, meaning, both, both and reranked, and tuned.
 
 With `--tuned` also what `semsearch tune` makes of the last from the documents alone, without judgments; that takes
-minutes a collection. `semsearch evaluate` gives the other figures one by one. The collections are encoded the first time,
-which takes minutes, too.
+minutes a collection. `semsearch evaluate` gives the other figures one by one. Encoding the collections the first time
+takes minutes, too.
 """
 
 from __future__ import annotations
