@@ -15,8 +15,8 @@ import pytest
 
 from semsearch import Document, Heading, IndexReport, Searcher, build_index, remove
 from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexLocked, IndexNotFound, InvalidInput, ModelError
-from semsearch.indexing import RACY_NS
 from semsearch.reports import Progress
+from semsearch.roots import RACY_NS
 from semsearch.staging import WINDOWS_AHEAD
 from semsearch.store.ann import FlatIndex
 from semsearch.store.files import writer_lock
@@ -427,7 +427,7 @@ def test_lost_derived_files_come_back_without_encoding(docs: Path, toy: ToyEmbed
         next(Path("indexes/default").glob("ann-*")).write_bytes(b"")
     else:
         shutil.rmtree(next(Path("indexes/default").glob("lexical*")))
-    with Searcher.open(embedder=toy) as searcher, pytest.raises(IndexCorrupt, match="semsearch index"):
+    with Searcher.open(embedder=toy) as searcher, pytest.raises(IndexCorrupt, match="semsearch verify --repair"):
         searcher.search("wheel")
     (docs / "more.md").write_text("Something more.")
     report = index(docs, toy)
@@ -569,7 +569,7 @@ def test_lost_shards_are_encoded_again(docs: Path, toy: ToyEmbedder, damage: str
         shard.unlink()
     else:
         shard.write_bytes(shard.read_bytes()[:200])
-    with Searcher.open(embedder=toy) as searcher, pytest.raises(IndexCorrupt, match="semsearch index"):
+    with Searcher.open(embedder=toy) as searcher, pytest.raises(IndexCorrupt, match="semsearch verify --repair"):
         searcher.search("wheel")
     report = index(docs, toy)
     assert report.chunks.encoded > 0 and state(toy) == expected
