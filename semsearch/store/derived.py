@@ -140,6 +140,7 @@ class Derived:
     def record_lexical(self, name: str) -> None:
         """Note what the files of the lexical index are like."""
         files = list((self.path / name).iterdir())
+        (self.path / name).chmod(0o700)
         for file in files:
             file.chmod(0o600)  # tantivy would let others read them
         self.db.execute("DELETE FROM checksums WHERE path GLOB ?", [f"{LEXICAL}*/*"])
