@@ -89,10 +89,8 @@ def outcome_of_repair(index: Path, embedder: Embedder, expected: Answers) -> str
 
 
 def part_of(name: str) -> str:
-    folder = name.partition("/")[0]
-    return {"lexical": "lexical index", "vectors": "vectors"}.get(
-        folder, "FAISS file" if name.startswith("ann-") else "database" if name == "store.db" else "seal, .gitignore"
-    )
+    starts = {"lexical": "lexical index", "vectors/": "vectors", "ann-": "FAISS file", "store.db": "database"}
+    return next((part for start, part in starts.items() if name.startswith(start)), "seal, .gitignore")
 
 
 def damages(original: Path, embedder: Embedder, work: Path, n_flips: int) -> list[dict[str, object]]:

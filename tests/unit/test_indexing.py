@@ -618,7 +618,7 @@ def test_a_run_that_died_leaves_no_words_behind(docs: Path, toy: ToyEmbedder, mo
     assert LexicalIndex(left).search("swordfish", 5) == [] and LexicalIndex(left).search("something", 5)
 
 
-def test_an_index_of_the_first_format_is_read_and_brought_up_to_date(docs: Path, toy: ToyEmbedder) -> None:
+def test_an_index_of_the_first_format_is_brought_up_to_date(docs: Path, toy: ToyEmbedder) -> None:
     import sqlite3
 
     index(docs, toy)
@@ -627,11 +627,18 @@ def test_an_index_of_the_first_format_is_read_and_brought_up_to_date(docs: Path,
     next(path.glob("lexical-*")).rename(path / "lexical")
     with sqlite3.connect(path / "store.db") as db:
         db.execute("DELETE FROM meta WHERE key = 'lexical'")
+        for table in ("documents", "chunks", "meta"):
+            db.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
+        db.execute("DROP TABLE checksums")
         db.execute("CREATE TABLE lexical_leftovers (chunk_id INTEGER PRIMARY KEY)")
         db.execute("PRAGMA user_version = 1")
     db.close()
-    assert state(toy) == expected and paths_of("wheel", toy, mode="lexical")[0] == "wheel.md"
+    for file in (path / "store.sum", *(path / "vectors").glob("*.sums.npy")):
+        file.unlink()
+    with pytest.raises(IndexIncompatible, match=r"format 1, .*semsearch index"):
+        state(toy)
     assert index(docs, toy).chunks.encoded == 0
+    assert state(toy) == expected and paths_of("wheel", toy, mode="lexical")[0] == "wheel.md"
     (docs / "other.md").write_text("Something else.")
     index(docs, toy)
     assert [p.name for p in path.glob("lexical*")] == ["lexical-000002"]
