@@ -50,6 +50,16 @@ DIGITS = {  # decimals of each column; those not named here are left out of READ
     "nonsense not shown": 2,
     "off topic not shown": 2,
     "answerable not shown": 2,
+    "part": 0,
+    "damage": 0,
+    "damages": 0,
+    "found": 0,
+    "same hits": 0,
+    "refused, with what to run": 0,
+    "other hits": 0,
+    "mended, same hits": 0,
+    "documents named to index again": 0,
+    "told to index anew": 0,
 }
 
 

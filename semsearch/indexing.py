@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -16,17 +15,26 @@ from typing import Any
 from semsearch.encoders import DEFAULT_MODEL, comparable, load_embedder
 from semsearch.errors import IndexIncompatible, IndexNotFound, InvalidInput, LoadError
 from semsearch.loaders.pool import LoaderPool
+from semsearch.mending import mend_vectors
 from semsearch.reports import ChunkCounts, FileCounts, IndexReport, Problem, Progress, RemoveReport
-from semsearch.roots import Root, choose_roots, covers, gone_reason, look, remembered_roots
-from semsearch.staging import HASH_BYTES, Stager, clean, document_digest
+from semsearch.roots import (
+    Root,
+    choose_roots,
+    covers,
+    file_state,
+    gone_reason,
+    has_same_stat,
+    look,
+    remembered_roots,
+)
+from semsearch.staging import Stager, clean, document_digest
 from semsearch.store.files import DATABASE, absolute_path, index_path
 from semsearch.store.metadata import FileState
+from semsearch.store.repairing import Repairs
 from semsearch.store.writing import StoreWriter
 from semsearch.types import Document, Embedder
 
-__all__ = ["build_index", "remove"]
-
-RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may change again within one clock tick
+__all__ = ["build_index", "load_built_embedder", "remove"]
 
 
 def build_index(
@@ -159,9 +167,10 @@ class _Run:
         self._vanished: list[str] = []
         self._drop_keys: list[str] = []
         self._roots: list[Root] = []
-        damaged = store.forget_damaged_shards()
-        self._is_current = store.meta.get("settings") == self._stager.settings and not rebuild and not damaged
-        self._has_changes = not self._is_current or not store.has_derived_files()
+        if store.meta.get("model", {}).get("fingerprint") == embedder.fingerprint:
+            stager.n_encoded += mend_vectors(Repairs(store), lambda: embedder, store.unreadable_shards())
+        self._is_current = store.meta.get("settings") == self._stager.settings and not rebuild
+        self._has_changes = not self._is_current or not store.has_sound_derived_files()
 
     @property
     def is_full(self) -> bool:
@@ -200,7 +209,7 @@ class _Run:
             known.update(store.file_states(root.path))
             pending.update(store.file_states(root.path, pending=True))
         resumable = store.meta.get("pending_settings") == self._stager.settings
-        adopted = {p for p in seen.found if resumable and p in pending and _same_stat(p, pending[p])}
+        adopted = {p for p in seen.found if resumable and p in pending and has_same_stat(p, pending[p])}
         store.begin([root.path for root in roots], keep=adopted, settings=self._stager.settings)
         self._roots = list(roots)
         self._n_total += len(seen.found) + len(seen.left_out)
@@ -240,8 +249,8 @@ class _Run:
         """Whether a file is as it was, by its stat or, in doubt, by its bytes; counts it if so."""
         if before is None or before.content_hash is None or not self._is_current or root.is_changed:
             return False
-        if not _same_stat(path, before):
-            now = _state(path)
+        if not has_same_stat(path, before):
+            now = file_state(path)
             if now.content_hash != before.content_hash:
                 return False
             self._store.touch(replace(now, status=before.status, reason=before.reason))
@@ -253,7 +262,7 @@ class _Run:
 
         def looked_at() -> Iterator[Path]:
             for path in paths:  # hashed before it is read: a change in between shows next time
-                states[path] = _state(path)
+                states[path] = file_state(path)
                 yield Path(path)
 
         if paths:
@@ -364,14 +373,25 @@ def _load_embedder(store: StoreWriter, model: str | None, device: str, precision
     name = model or built.get("name", DEFAULT_MODEL)
     if precision != "auto" or rebuild or "precision" not in built:
         return load_embedder(name, device=device, precision=precision)
+    return load_built_embedder(store.path, {**built, "name": name}, device)
+
+
+def load_built_embedder(path: Path, built: Mapping[str, Any], device: str) -> Embedder:
+    """The encoder of an index, from what its `meta.model` says, in the precision that its passages are in.
+
+    Raises:
+        IndexIncompatible: it cannot run in that precision here.
+        ModelError: it cannot be found or run.
+    """
+    is_int8 = built.get("precision") == "int8"
     try:
-        return load_embedder(name, device=device, precision="int8" if built["precision"] == "int8" else "full")
+        return load_embedder(built["name"], device=device, precision="int8" if is_int8 else "full")
     except InvalidInput as error:
-        if built["precision"] != "int8":
+        if not is_int8:
             raise
         raise IndexIncompatible(
-            f"{store.path} was built in int8, which needs OpenVINO on a CPU ({error}). "
-            f"Use --device cpu, or rebuild: semsearch index --rebuild --precision full --index {store.path}"
+            f"{path} was built in int8, which needs OpenVINO on a CPU ({error}). "
+            f"Use --device cpu, or rebuild: semsearch index --rebuild --precision full --index {path}"
         ) from error
 
 
@@ -398,26 +418,3 @@ def _describe(embedder: Embedder) -> dict[str, Any]:
         "max_tokens": embedder.max_tokens,
         **embedder.description,
     }
-
-
-def _state(path: str) -> FileState:
-    """What a file is like now, its bytes read; without a hash, so that it is read again, where it cannot be."""
-    checked_ns = time.time_ns()
-    digest = hashlib.blake2b(digest_size=HASH_BYTES)
-    try:
-        with Path(path).open("rb") as stream:
-            stat = os.fstat(stream.fileno())
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    except OSError:
-        return FileState(path, -1, -1, None, "indexed", "", checked_ns)
-    return FileState(path, stat.st_size, stat.st_mtime_ns, digest.digest(), "indexed", "", checked_ns)
-
-
-def _same_stat(path: str, before: FileState) -> bool:
-    try:
-        stat = Path(path).stat()
-    except OSError:
-        return False
-    is_settled = before.mtime_ns < before.checked_ns - RACY_NS
-    return is_settled and (stat.st_size, stat.st_mtime_ns) == (before.size, before.mtime_ns)

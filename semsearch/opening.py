@@ -12,7 +12,8 @@ from typing import Any
 from semsearch.errors import IndexCorrupt
 from semsearch.ranking.plan import RankingPlan
 from semsearch.store.ann import FlatIndex
-from semsearch.store.derived import LEXICAL
+from semsearch.store.derived import LEXICAL, first_damage
+from semsearch.store.files import command
 from semsearch.store.lexical import LexicalIndex
 from semsearch.store.metadata import Store
 from semsearch.store.vectors import ShardReader
@@ -76,10 +77,12 @@ class OpenIndex:
                 try:
                     state = self._state_of(meta)
                     break
-                except FileNotFoundError as error:
+                except (FileNotFoundError, IndexCorrupt) as error:  # a writer may just have replaced it
                     stack.close()
+                    if attempt == OPEN_ATTEMPTS and isinstance(error, FileNotFoundError):
+                        raise self._damaged(f"{error.filename} is missing") from error
                     if attempt == OPEN_ATTEMPTS:
-                        raise IndexCorrupt(f"{error.filename} is missing. Mend it with: semsearch index") from error
+                        raise
             yield state
 
     def _state_of(self, meta: Mapping[str, Any]) -> IndexState:
@@ -88,10 +91,19 @@ class OpenIndex:
                 self._state = self._open(meta)
             return self._state
 
+    def _damaged(self, what: str) -> IndexCorrupt:
+        return IndexCorrupt(f"{what}. Mend it with: {command('verify --repair', self.path)}")
+
     def _open(self, meta: Mapping[str, Any]) -> IndexState:
         store, model = self._store, meta["model"]
+        lexical = str(meta.get("lexical", LEXICAL))
+        for part in (str(meta["ann"]["file"]), lexical):
+            known = store.checksums(part)
+            damaged = first_damage(self.path, known) if known else part
+            if damaged is not None:
+                raise self._damaged(f"{damaged} in {self.path} is not what was written")
         shards = ShardReader(self.path / "vectors", store.shard_names(model["fingerprint"]), model["dim"])
         index = FlatIndex.load(self.path / meta["ann"]["file"], model["dim"])
-        lexical = LexicalIndex(self.path / meta.get("lexical", LEXICAL))
         n_chunks, n_documents = store.count_chunks()
-        return IndexState(meta["generation"], store, lexical, shards, index, n_chunks, n_documents)
+        words = LexicalIndex(self.path / lexical)
+        return IndexState(meta["generation"], store, words, shards, index, n_chunks, n_documents)

@@ -6,7 +6,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ChunkCounts", "FileCounts", "IndexReport", "Problem", "Progress", "RemoveReport"]
+__all__ = [
+    "Check",
+    "ChunkCounts",
+    "Damage",
+    "FileCounts",
+    "IndexReport",
+    "Problem",
+    "Progress",
+    "RemoveReport",
+    "SourceCounts",
+    "VerifyReport",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +96,84 @@ class Progress:
     chunks_done: int
     elapsed_s: float
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something in an index that is not as it should be.
+
+    Attributes:
+        part: `database`, `passages`, `vectors`, `nearest neighbours`, `words`, `encoder` or `folder`.
+        what: what is wrong, with the file.
+        fix: the command that mends it, or what to do.
+    """
+
+    part: str
+    what: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was checked: a part of the index, what was compared, what is wrong, what is worth knowing."""
+
+    part: str
+    compared: str
+    damages: tuple[Damage, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCounts:
+    """Files under the index's folders compared with what the index holds of them."""
+
+    unchanged: int = 0
+    changed: int = 0
+    new: int = 0
+    gone: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What `verify` found.
+
+    Attributes:
+        index: its folder.
+        checks: one a part, in order.
+        mended: what was wrong before and was repaired.
+        to_index: paths, or ids where there is none, of documents that were damaged and have to be indexed again.
+        recall: mean share of the 10 nearest of exact search that the FAISS index finds; None where it was not measured.
+        sources: None where the database cannot be read.
+        elapsed_s: seconds.
+    """
+
+    index: Path
+    checks: tuple[Check, ...]
+    mended: tuple[Damage, ...]
+    to_index: tuple[str, ...]
+    recall: float | None
+    sources: SourceCounts | None
+    elapsed_s: float
+
+    @property
+    def damages(self) -> tuple[Damage, ...]:
+        """What is wrong now."""
+        return tuple(damage for check in self.checks for damage in check.damages)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong now, or has gone."""
+        return not self.damages and not self.to_index
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that `semsearch verify --json` prints."""
+        return {
+            "index": str(self.index),
+            "sound": self.is_sound,
+            "checks": [asdict(check) for check in self.checks],
+            "mended": [asdict(damage) for damage in self.mended],
+            "to_index": list(self.to_index),
+            "recall_at_10": self.recall,
+            "sources": asdict(self.sources) if self.sources is not None else None,
+            "elapsed_s": round(self.elapsed_s, 3),
+        }

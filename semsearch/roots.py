@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semsearch.errors import InvalidInput
 from semsearch.loaders.discovery import find_files
+from semsearch.store.checksums import HASH_BYTES
+from semsearch.store.metadata import FileState
 from semsearch.store.writing import StoreWriter
 
-__all__ = ["Look", "Root", "choose_roots", "covers", "gone_reason", "look", "remembered_roots"]
+__all__ = [
+    "ROOT_COLUMNS",
+    "Look",
+    "Root",
+    "as_roots",
+    "choose_roots",
+    "covers",
+    "file_state",
+    "gone_reason",
+    "has_same_stat",
+    "look",
+    "remembered_roots",
+]
+
+ROOT_COLUMNS = "path, globs, excludes, text_column"
+RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may change again within one clock tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +68,11 @@ def covers(folder: str, path: str) -> bool:
 
 def remembered_roots(store: StoreWriter) -> dict[str, Root]:
     """The roots of an index, by path."""
-    rows = store.rows("SELECT path, globs, excludes, text_column FROM roots ORDER BY path")
+    return as_roots(store.rows(f"SELECT {ROOT_COLUMNS} FROM roots ORDER BY path"))
+
+
+def as_roots(rows: Iterable[Sequence[str]]) -> dict[str, Root]:
+    """Roots by path, from rows of ROOT_COLUMNS."""
     return {path: Root(path, tuple(json.loads(g)), tuple(json.loads(e)), column) for path, g, e, column in rows}
 
 
@@ -111,3 +134,27 @@ def gone_reason(root: Root, index: Path) -> str:
     """What to tell of a root that is not there."""
     command = f"semsearch remove {shlex.quote(root.path)} --index {shlex.quote(str(index))}"
     return f"is no longer there; what was read from it stays until: {command}"
+
+
+def file_state(path: str) -> FileState:
+    """What a file is like now, its bytes read; without a hash, so that it is read again, where it cannot be."""
+    checked_ns = time.time_ns()
+    digest = hashlib.blake2b(digest_size=HASH_BYTES)
+    try:
+        with Path(path).open("rb") as stream:
+            stat = os.fstat(stream.fileno())
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        return FileState(path, -1, -1, None, "indexed", "", checked_ns)
+    return FileState(path, stat.st_size, stat.st_mtime_ns, digest.digest(), "indexed", "", checked_ns)
+
+
+def has_same_stat(path: str, before: FileState) -> bool:
+    """Whether a file has the size and time it had when it was seen, and these can be believed."""
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return False
+    is_settled = before.mtime_ns < before.checked_ns - RACY_NS
+    return is_settled and (stat.st_size, stat.st_mtime_ns) == (before.size, before.mtime_ns)

@@ -186,7 +186,7 @@ class Searcher:
             candidates = gather(state, query, depth, per_document=per_document, fold=fold)
             if mmr is not None and not reranker:  # before documents are read that it would leave out
                 candidates = diversify(candidates, k, mmr)
-            found = state.store.hydrate(candidates.ids.tolist())
+            found = state.store.hydrate(candidates.ids.tolist(), candidates.vector_ids.tolist())
             elsewhere = state.store.duplicates(i for folded in candidates.duplicates for i in folded)
         if reranker:
             texts = [found[i][0].text for i in candidates.ids[:rerank_depth].tolist()]

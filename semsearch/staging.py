@@ -20,12 +20,13 @@ import numpy as np
 
 from semsearch.chunking import ChunkSettings, split
 from semsearch.errors import InvalidInput
+from semsearch.store.checksums import HASH_BYTES, hash_key, text_hash
 from semsearch.store.lexical import ANALYSIS_VERSION
 from semsearch.store.metadata import FileState
 from semsearch.store.writing import StoreWriter
 from semsearch.types import Chunk, Document, Embedder, FloatArray, storable
 
-__all__ = ["HASH_BYTES", "Stager", "clean", "document_digest"]
+__all__ = ["Stager", "clean", "document_digest"]
 
 CONTENT_VERSION = 2  # raise it when loaders or chunking give other text, so that unchanged files are read again
 MIN_CHUNK_SHARE = 0.2  # of max_tokens: sections shorter than this are joined to the next
@@ -33,7 +34,6 @@ WINDOW_CHUNKS = 256  # for each device: encoded, written and made durable togeth
 WINDOW_DOCUMENTS = 2_000
 WINDOWS_AHEAD = 2  # cut and waiting for the encoder, or being encoded: bounds the memory of a run
 REPORT_INTERVAL_S = 0.2  # between two reports of progress while the encoder is waited for
-HASH_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Stager:
         self.on_encoded: Callable[[], None] = lambda: None
         self._lengths = ChunkSettings(embedder.max_tokens, round(embedder.max_tokens * MIN_CHUNK_SHARE))
         self._window_chunks = WINDOW_CHUNKS * int(getattr(embedder, "n_devices", 1))
-        self._hash_key = hashlib.sha256(embedder.fingerprint.encode()).digest()[:HASH_BYTES]
+        self._hash_key = hash_key(embedder.fingerprint)
         self._window = _Window()
         self._ahead: deque[_Window] = deque()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
@@ -107,7 +107,9 @@ class Stager:
         """Stage a document; `path` is the file it came from."""
         self._keep_ready()
         chunks = split(document, self._embedder.token_spans, self._lengths)
-        self._window.documents.append(_Staged(document, path, chunks, [self._hash(c.text) for c in chunks]))
+        self._window.documents.append(
+            _Staged(document, path, chunks, [text_hash(c.text, self._hash_key) for c in chunks])
+        )
         self._window.n_chunks += len(chunks)
         if self._window.n_chunks >= self._window_chunks or len(self._window.documents) >= WINDOW_DOCUMENTS:
             self._send()
@@ -186,10 +188,6 @@ class Stager:
                 self._store.stage_document(staged.document, staged.chunks, vector_ids, path=staged.path, digest=digest)
             for state in window.files:
                 self._store.stage_file(state)
-
-    def _hash(self, text: str) -> bytes:
-        """Of a text and the model, so that vectors of two models are never mixed up."""
-        return hashlib.blake2b(text.encode("utf-8"), digest_size=HASH_BYTES, key=self._hash_key).digest()
 
 
 def clean(document: Document) -> Document:

@@ -6,6 +6,7 @@ from semsearch.cli.archives import export, import_
 from semsearch.cli.commands import cli, main
 from semsearch.cli.train import train
 from semsearch.cli.tune import tune
+from semsearch.cli.verify import verify
 
 __all__ = ["cli", "main"]
 
@@ -13,3 +14,4 @@ cli.add_command(train)
 cli.add_command(tune)
 cli.add_command(export)
 cli.add_command(import_)
+cli.add_command(verify)

@@ -18,13 +18,15 @@ from semsearch.errors import IndexNotFound, InvalidInput
 from semsearch.store.derived import LEXICAL
 from semsearch.store.files import DATABASE, absolute_path, index_path, sync_folder, write_atomically
 from semsearch.store.metadata import Store
-from semsearch.store.writing import StoreWriter
+from semsearch.store.sealing import seal
+from semsearch.store.vectors import shard_files
+from semsearch.store.writing import StoreWriter, write_ignore
 
 __all__ = ["export_index", "import_index"]
 
 # What an index consists of; names of any other form are refused.
 MEMBER = re.compile(
-    r"store\.db|vectors/\d{6,}(\.ids)?\.npy|ann-\d{6,}\.faiss|lexical(-\d{6,})?/[\w.-]*\w", flags=re.ASCII
+    r"store\.db|vectors/\d{6,}(\.ids|\.sums)?\.npy|ann-\d{6,}\.faiss|lexical(-\d{6,})?/[\w.-]*\w", flags=re.ASCII
 )
 BLOCK_BYTES = 1 << 20
 
@@ -94,7 +96,8 @@ def import_index(archive: str | Path, index: str | Path) -> Path:
             Store(folder).close()
         except IndexNotFound as error:
             raise InvalidInput(f"{source} holds no finished index; export it again") from error
-        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+        write_ignore(folder)
+        seal(folder)
         folder.rename(path)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -106,7 +109,7 @@ def import_index(archive: str | Path, index: str | Path) -> Path:
 def _named(store: StoreWriter) -> Iterator[str]:
     """Files of an index beside its database, relative to its folder."""
     for (name,) in store.rows("SELECT name FROM shards ORDER BY name"):
-        yield from (f"vectors/{name}.npy", f"vectors/{name}.ids.npy")
+        yield from (f"vectors/{file}" for file in shard_files(name))
     if store.meta.get("ann"):
         yield store.meta["ann"]["file"]
     lexical = store.path / store.meta.get("lexical", LEXICAL)

@@ -1,10 +1,13 @@
-"""What is kept beside SQLite and follows from it: vector shards, the FAISS index, the lexical index."""
+"""What is kept beside SQLite and follows from it: vector shards, the FAISS index, the lexical index.
+
+SQLite knows a checksum of each of these files, from the transaction that names them.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +15,16 @@ import numpy as np
 
 from semsearch.errors import IndexCorrupt
 from semsearch.store.ann import FlatIndex
+from semsearch.store.checksums import checksum_file
 from semsearch.store.files import sync_folder
 from semsearch.store.lexical import LexicalEntry, LexicalWriter
-from semsearch.store.vectors import ShardReader, remove_unnamed, write_shard
+from semsearch.store.vectors import ShardReader, remove_unnamed, shard_files, write_shard
 from semsearch.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-__all__ = ["LEXICAL", "Derived", "add_shard"]
+__all__ = ["LEXICAL", "Derived", "add_shard", "first_damage", "record_checksums"]
 
 MAX_SHARD_ROWS = 65_536
 MAX_SHARDS_TO_JOIN = 8  # more shards that are not full than this are written anew as full ones
@@ -35,6 +39,25 @@ def add_shard(path: Path, db: Database, ids: IntArray, rows: FloatArray, fingerp
     name = f"{int(last) + 1:06d}"
     write_shard(path / "vectors", name, ids, np.ascontiguousarray(rows, dtype=np.float32))
     db.table("shards").insert({"name": name, "n_rows": len(ids), "fingerprint": fingerprint})
+    record_checksums(path, db, [f"vectors/{file}" for file in shard_files(name)])
+
+
+def record_checksums(path: Path, db: Database, files: Iterable[str]) -> None:
+    """Note what these files, by paths in the index, are like now, in the transaction under way if there is one."""
+    rows = [(file, *checksum_file(path / file)) for file in files]
+    db.conn.executemany("INSERT OR REPLACE INTO checksums VALUES (?, ?, ?)", rows)
+
+
+def first_damage(path: Path, known: Mapping[str, tuple[int, bytes]]) -> str | None:
+    """The first of these files, by paths in the index, that has not this size and checksum; None if all have.
+
+    Raises:
+        FileNotFoundError: one is not there.
+    """
+    for file, expected in known.items():
+        if (path / file).stat().st_size != expected[0] or checksum_file(path / file) != expected:
+            return file
+    return None
 
 
 class Derived:
@@ -88,6 +111,47 @@ class Derived:
         for chunk_id, text, title, heading, key in self.db.execute(sql, [document_id]):
             yield LexicalEntry(chunk_id, text, f"{title}\n{heading}\n{Path(key).name}")
 
+    def is_sound(self, part: str) -> bool:
+        """Whether a file of the index, or all files of a folder in it, are there and as they were written."""
+        sql = "SELECT path, size, checksum FROM checksums WHERE path = ? OR path GLOB ?"
+        rows = self.db.execute(sql, [part, f"{part}/*"]).fetchall()
+        try:
+            return bool(rows) and first_damage(self.path, {row[0]: (row[1], row[2]) for row in rows}) is None
+        except FileNotFoundError:
+            return False
+
+    def renew(
+        self, model: Mapping[str, Any] | None, meta: Mapping[str, Any], *, staged: Sequence[int], dropped: Sequence[int]
+    ) -> tuple[str, dict[str, Any] | None]:
+        """`save_lexical` and `save_ann`, with nothing taken over that is damaged, and their checksums."""
+        words, ann = str(meta.get("lexical", LEXICAL)), (meta.get("ann") or {}).get("file")
+        if not self.is_sound(words):
+            shutil.rmtree(self.path / words, ignore_errors=True)
+        if ann and not self.is_sound(ann):
+            meta = {**meta, "ann": None}
+        lexical = self.save_lexical(meta, staged=staged, dropped=dropped)
+        saved = self.save_ann(model, meta) if model else None
+        if lexical != words:
+            self.record_lexical(lexical)
+        if saved is None or saved["file"] != ann or not meta.get("ann"):
+            self.record_ann(saved)
+        return lexical, saved
+
+    def record_lexical(self, name: str) -> None:
+        """Note what the files of the lexical index are like."""
+        files = list((self.path / name).iterdir())
+        (self.path / name).chmod(0o700)
+        for file in files:
+            file.chmod(0o600)  # tantivy would let others read them
+        self.db.execute("DELETE FROM checksums WHERE path GLOB ?", [f"{LEXICAL}*/*"])
+        record_checksums(self.path, self.db, (f"{name}/{file.name}" for file in files if file.suffix != ".lock"))
+
+    def record_ann(self, ann: Mapping[str, Any] | None) -> None:
+        """Note what the FAISS file is like."""
+        self.db.execute("DELETE FROM checksums WHERE path GLOB 'ann-*'")
+        if ann:
+            record_checksums(self.path, self.db, [ann["file"]])
+
     def save_ann(self, model: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
         """Bring the FAISS index to the vectors that chunks have now, and say which file it is."""
         live = np.array(self.db.execute("SELECT DISTINCT vector_id FROM chunks").fetchall(), dtype=np.int64).ravel()
@@ -120,7 +184,7 @@ class Derived:
             chosen = [name for name, _, other in rows if other == fingerprint and (drop_dead or name >= small[0])]
             self._rewrite(chosen, fingerprint, drop_dead=drop_dead)
             if drop_dead:
-                self.db.execute("DELETE FROM shards WHERE fingerprint != ?", [fingerprint])
+                self.drop_shards([name for name, _, other in rows if other != fingerprint])
                 self.db.execute("DELETE FROM vectors WHERE id NOT IN (SELECT vector_id FROM chunks)")
 
     def remove_leftover_files(self, ann: Mapping[str, Any] | None, lexical: str) -> None:
@@ -149,7 +213,13 @@ class Derived:
         for first in range(0, len(ids), MAX_SHARD_ROWS):
             part = ids[first : first + MAX_SHARD_ROWS]
             add_shard(self.path, self.db, part, reader.get(part), fingerprint)
+        self.drop_shards(names)
+
+    def drop_shards(self, names: Sequence[str]) -> None:
+        """Take shards out of the index, in the transaction under way; their files go when nobody names them."""
         self.db.conn.executemany("DELETE FROM shards WHERE name = ?", [(name,) for name in names])
+        files = [(f"vectors/{file}",) for name in names for file in shard_files(name)]
+        self.db.conn.executemany("DELETE FROM checksums WHERE path = ?", files)
 
     def _dim(self, names: list[str]) -> int | None:
         if not names:

@@ -5,14 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from semsearch.errors import IndexLocked, InvalidInput
 
-__all__ = ["DATABASE", "LOCK", "absolute_path", "find_indexes", "index_path", "write_atomically", "writer_lock"]
+__all__ = [
+    "DATABASE",
+    "LOCK",
+    "absolute_path",
+    "command",
+    "find_indexes",
+    "index_path",
+    "open_private",
+    "write_atomically",
+    "writer_lock",
+]
 
 DATABASE = "store.db"
 LOCK = "writer.lock"
@@ -52,11 +63,25 @@ def _root() -> Path:
     return Path(os.environ.get("SEMSEARCH_HOME") or ".").expanduser().absolute() / "indexes"
 
 
+def command(words: str, path: Path) -> str:
+    """A semsearch command for the index in a folder, as short as it can be."""
+    if path == index_path("default"):
+        return f"semsearch {words}"
+    name = path.name if path.parent == index_path("default").parent else str(path)
+    return f"semsearch {words} --index {shlex.quote(name)}"
+
+
+def open_private(path: Path, mode: str) -> BinaryIO:
+    """Open a file that, if it is made, only its owner may read."""
+    stream = open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
+    return cast(BinaryIO, stream)
+
+
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file so that it is there whole or not at all, whatever happens: temporary name, fsync, rename, fsync."""
     temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with temporary.open("wb") as stream:
+        with open_private(temporary, "wb") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
@@ -90,7 +115,7 @@ def writer_lock(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
         IndexLocked: another process holds it, still.
     """
     deadline = time.monotonic() + wait_s
-    with (folder / LOCK).open("a+b") as stream:
+    with open_private(folder / LOCK, "a+b") as stream:
         try:
             while not _is_locked(stream, may_wait=time.monotonic() < deadline):
                 time.sleep(LOCK_POLL_S)

@@ -19,9 +19,12 @@ from errno import EIO, ENOENT
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from semsearch.errors import IndexCorrupt
 from semsearch.store.files import sync_folder
 from semsearch.store.stop_words import STOP_WORDS
+from semsearch.types import IntArray
 
 __all__ = ["Analyzer", "LexicalEntry", "LexicalIndex", "LexicalWriter"]
 
@@ -124,6 +127,15 @@ class LexicalIndex:
 
     def __len__(self) -> int:
         return int(self._searcher.num_docs)
+
+    @property
+    def ids(self) -> IntArray:
+        """int64 (n,) ids of all entries, in no order."""
+        from tantivy import Query
+
+        n = len(self)
+        addresses = [a for _, a in self._searcher.search(Query.all_query(), n, count=False).hits] if n else []
+        return np.array(self._searcher.fast_field_values("id", addresses), dtype=np.int64)
 
     def reload(self) -> None:
         """Show what was committed since."""

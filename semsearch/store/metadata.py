@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semsearch.errors import IndexCorrupt, IndexNotFound, InvalidInput
-from semsearch.store.files import DATABASE, index_path
-from semsearch.store.schema import check_format
+from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexNotFound, InvalidInput
+from semsearch.store.checksums import checksum_record
+from semsearch.store.files import DATABASE, command, open_private
+from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, FORMAT_VERSION, check_format
 from semsearch.types import Chunk, Document, Duplicate, Heading
 
 __all__ = ["FileState", "Store", "connect", "read_meta", "unpack_document"]
+
+NEEDED_META = {"model", "generation", "ann"}
 
 BUSY_TIMEOUT_S = 30.0
 MAX_VARIABLES = 900  # of one SQL statement; SQLite allows 999 at least
@@ -52,8 +55,10 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     Raises:
         IndexNotFound: there is none and `read_only`.
     """
-    mode = "ro" if read_only else "rwc"
+    mode = "ro" if read_only else "rw"
     try:
+        if not read_only:
+            open_private(path / DATABASE, "ab").close()  # SQLite would let others read it
         connection = sqlite3.connect(
             f"{(path / DATABASE).absolute().as_uri()}?mode={mode}",
             uri=True,
@@ -62,14 +67,30 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
             check_same_thread=False,
         )
         connection.execute("PRAGMA foreign_keys = ON")
-    except sqlite3.OperationalError as error:
+        connection.execute("PRAGMA trusted_schema = OFF")  # what stands in the file is data, not for execution
+        connection.execute("PRAGMA cell_size_check = ON")
+    except (sqlite3.OperationalError, OSError) as error:
         raise IndexCorrupt(f"{path / DATABASE} cannot be opened: {error}") from error
     return connection
 
 
 def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
-    """All of the `meta` table."""
-    return {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM meta")}
+    """All of the `meta` table.
+
+    Raises:
+        sqlite3.DatabaseError: it cannot be read, or is not what was written.
+    """
+    return parse_meta(connection.execute("SELECT key, value, checksum FROM meta").fetchall())
+
+
+def parse_meta(rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    """Values by key of rows of the `meta` table; errors as for `read_meta`."""
+    meta = {}
+    for key, value, checksum in rows:
+        if checksum_record((key, value)) != checksum:
+            raise sqlite3.DatabaseError(f"{key!r} is not what was written")
+        meta[key] = json.loads(value)
+    return meta
 
 
 def unpack_document(row: Sequence[Any]) -> Document:
@@ -100,18 +121,28 @@ class Store:
         """
         self.path = path
         if not (path / DATABASE).is_file():
-            raise IndexNotFound(f"there is no index in {path}. Make one with: {_make_command(path)}")
+            raise IndexNotFound(f"there is no index in {path}. Make one with: {command('index FOLDER', path)}")
         self._lock = threading.RLock()
         self._connection = connect(path, read_only=True)
         try:
             version = check_format(self._connection)
-            complete = version > 0 and "model" in read_meta(self._connection)
+            is_current = version in (0, FORMAT_VERSION)
+            complete = version == FORMAT_VERSION and read_meta(self._connection).keys() >= NEEDED_META
         except sqlite3.DatabaseError as error:
             raise IndexCorrupt(
-                f"{path / DATABASE} is not a readable database ({error}). Move {path} away and index again"
+                f"{path / DATABASE} is not a readable database ({error}). What can be done tells: "
+                f"{command('verify', path)}"
             ) from error
+        if not is_current:
+            raise IndexIncompatible(
+                f"the index in {path} has format {version}, and this semsearch reads {FORMAT_VERSION}. "
+                f"Bring it up to date: {command('index', path)}"
+            )
         if not complete:
-            raise IndexNotFound(f"the index in {path} was never finished. Finish it with: {_make_command(path)}")
+            raise IndexNotFound(
+                f"the index in {path} was never finished. Finish it with: {command('index FOLDER', path)}"
+            )
+        self._meta: tuple[list[Any], dict[str, Any]] = ([], {})
 
     def close(self) -> None:
         """Let go of the database."""
@@ -127,11 +158,28 @@ class Store:
             except sqlite3.ProgrammingError as error:
                 raise InvalidInput(f"the index {self.path} has been closed; open it again") from error
             try:
-                yield read_meta(self._connection)
+                yield self._read_meta()
             except sqlite3.DatabaseError as error:
-                raise IndexCorrupt(f"{self.path / DATABASE} cannot be read: {error}") from error
+                raise self._damaged(f"cannot be read: {error}") from error
             finally:
                 self._connection.execute("ROLLBACK")
+
+    def _read_meta(self) -> dict[str, Any]:
+        """The values of `meta`, which seldom change between two states."""
+        rows = self._connection.execute("SELECT key, value, checksum FROM meta").fetchall()
+        if rows != self._meta[0]:
+            self._meta = (rows, parse_meta(rows))
+            if not self._meta[1].keys() >= NEEDED_META:
+                raise sqlite3.DatabaseError("values of meta are missing")
+        return dict(self._meta[1])
+
+    def _damaged(self, what: str) -> IndexCorrupt:
+        return IndexCorrupt(f"{self.path / DATABASE} {what}. Mend it with: {command('verify --repair', self.path)}")
+
+    def checksums(self, path: str) -> dict[str, tuple[int, bytes]]:
+        """(size, checksum) of the file with this path in the index, or of those in the folder, where they are known."""
+        sql = "SELECT path, size, checksum FROM checksums WHERE path = ? OR substr(path, 1, length(?)) = ?"
+        return {row[0]: (row[1], row[2]) for row in self.query(sql, [path, f"{path}/", f"{path}/"])}
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """All rows of a statement."""
@@ -165,19 +213,44 @@ class Store:
         )
         return sorted(tuple(row) for row in self._in_parts(sql, ids))
 
-    def hydrate(self, chunk_ids: Sequence[int]) -> dict[int, tuple[Chunk, Document]]:
-        """The chunks with these ids and the documents around them; ids the index does not show are left out."""
-        columns = (
-            'c.id, c.document_id, c.ordinal, c.text, c.start, c."end", c.line_start, c.line_end, c.heading, c.page'
-        )
-        rows = list(self._in_parts(f"SELECT {columns} FROM chunks c WHERE c.id IN ({{}})", chunk_ids))
-        sql = "SELECT id, key, content, title, source, metadata, layout FROM documents WHERE visible = 1 AND id IN ({})"
-        documents = {d[0]: unpack_document(d[1:]) for d in self._in_parts(sql, {row[1] for row in rows})}
-        return {
-            row[0]: (Chunk(row[0], documents[row[1]].id, *row[2:]), documents[row[1]])
-            for row in rows
-            if row[1] in documents
-        }
+    def hydrate(
+        self, chunk_ids: Sequence[int], vector_ids: Sequence[int] | None = None
+    ) -> dict[int, tuple[Chunk, Document]]:
+        """The chunks with these ids and the documents around them; ids the index does not show are left out.
+
+        With `vector_ids`, these are the vectors by which the chunks were found.
+
+        Raises:
+            IndexCorrupt: a chunk or its document is not what was written.
+        """
+        expected = dict(zip(chunk_ids, vector_ids, strict=True)) if vector_ids is not None else {}
+        chunks = list(self._records("chunks", CHUNK_COLUMNS, chunk_ids))
+        rows = {row[0]: row for row in self._records("documents", DOCUMENT_COLUMNS, {row[1] for row in chunks})}
+        sql = "SELECT id, content FROM documents WHERE visible = 1 AND id IN ({})"
+        documents = {i: self._document(rows[i], content) for i, content in self._in_parts(sql, rows)}
+        found = {}
+        for chunk_id, document_id, ordinal, start, end, line_start, line_end, heading, page, text, vector_id in chunks:
+            if document_id in documents:
+                document = documents[document_id]
+                if document.text[start:end] != text or expected.get(chunk_id, vector_id) != vector_id:
+                    raise self._damaged(f"has a passage ({chunk_id}) that is not where it should be")
+                place = (start, end, line_start, line_end, heading, page)
+                found[chunk_id] = (Chunk(chunk_id, document.id, ordinal, text, *place), document)
+        return found
+
+    def _records(self, table: str, columns: str, ids: Iterable[int]) -> Iterator[Any]:
+        """Rows of a table by id, each compared with its checksum."""
+        for *row, checksum in self._in_parts(f"SELECT {columns}, checksum FROM {table} WHERE id IN ({{}})", ids):
+            if checksum_record(row) != checksum:
+                raise self._damaged(f"has a damaged row ({row[0]} of {table})")
+            yield row
+
+    def _document(self, row: Sequence[Any], content: bytes) -> Document:
+        _, key, _, title, source, metadata, layout, _ = row
+        try:
+            return unpack_document((key, content, title, source, metadata, layout))
+        except (zlib.error, ValueError, TypeError) as error:
+            raise self._damaged(f"has a damaged document ({row[0]}: {error})") from error
 
     def texts_of_chunks(self, chunk_ids: Iterable[int]) -> dict[int, str]:
         """The passages with these chunk ids, without their documents."""
@@ -185,22 +258,19 @@ class Store:
 
     def duplicates(self, chunk_ids: Iterable[int]) -> dict[int, Duplicate]:
         """Where the passages with these chunk ids stand; ids the index does not show are left out."""
-        sql = (
-            "SELECT c.id, d.key, d.source, d.title, c.line_start, c.page FROM chunks c "
-            "JOIN documents d ON d.id = c.document_id WHERE d.visible = 1 AND c.id IN ({})"
-        )
-        return {row[0]: Duplicate(*row) for row in self._in_parts(sql, chunk_ids)}
+        chunks = list(self._records("chunks", CHUNK_COLUMNS, chunk_ids))
+        documents = {row[0]: row for row in self._records("documents", DOCUMENT_COLUMNS, {row[1] for row in chunks})}
+        sql = "SELECT id FROM documents WHERE visible = 1 AND id IN ({})"
+        shown = {row[0] for row in self._in_parts(sql, documents)}
+        found = {}
+        for chunk_id, document_id, _, _, _, line_start, _, _, page, *_ in chunks:
+            if document_id in shown:
+                _, key, _, title, source, *_ = documents[document_id]
+                found[chunk_id] = Duplicate(chunk_id, key, source, title, line_start, page)
+        return found
 
     def _in_parts(self, sql: str, ids: Iterable[int]) -> Iterator[Any]:
         wanted = [int(i) for i in ids]
         for first in range(0, len(wanted), MAX_VARIABLES):
             part = wanted[first : first + MAX_VARIABLES]
             yield from self.query(sql.format(",".join("?" * len(part))), part)
-
-
-def _make_command(path: Path) -> str:
-    """The command that makes this index, as short as it can be."""
-    if path == index_path("default"):
-        return "semsearch index FOLDER"
-    named = path.parent == index_path("default").parent
-    return f"semsearch index FOLDER --index {path.name if named else path}"

@@ -6,8 +6,13 @@ import sqlite3
 from collections.abc import Callable
 
 from semsearch.errors import IndexIncompatible
+from semsearch.store.checksums import checksum_record
 
-__all__ = ["FORMAT_VERSION", "check_format", "migrate"]
+__all__ = ["CHUNK_COLUMNS", "DOCUMENT_COLUMNS", "FORMAT_VERSION", "check_format", "migrate"]
+
+# What the checksum of a row covers, in this order. `documents.content` has one of its own, zlib's.
+CHUNK_COLUMNS = 'id, document_id, ordinal, start, "end", line_start, line_end, heading, page, text, vector_id'
+DOCUMENT_COLUMNS = "id, key, path, title, source, metadata, layout, content_hash"
 
 APPLICATION_ID = 0x53454D53  # "SEMS": tells our databases from others that happen to be called store.db
 
@@ -65,7 +70,23 @@ def _drop_leftovers(connection: sqlite3.Connection) -> None:
     connection.execute("DROP TABLE lexical_leftovers")
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _drop_leftovers)
+def _add_checksums(connection: sqlite3.Connection) -> None:
+    """Add checksums of what a hit is made of, and of the files beside the database.
+
+    `checksums` has a row a file, by its path in the folder of the index.
+    """
+    for table, columns in (("documents", DOCUMENT_COLUMNS), ("chunks", CHUNK_COLUMNS), ("meta", "key, value")):
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN checksum BLOB")
+        key = columns.partition(",")[0]
+        rows = connection.execute(f"SELECT {columns} FROM {table}")
+        sums = ((checksum_record(row), row[0]) for row in rows.fetchall())
+        connection.executemany(f"UPDATE {table} SET checksum = ? WHERE {key} = ?", sums)
+    connection.execute(
+        "CREATE TABLE checksums (path TEXT PRIMARY KEY, size INTEGER NOT NULL, checksum BLOB NOT NULL) WITHOUT ROWID"
+    )
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _drop_leftovers, _add_checksums)
 """Entry i takes format i to format i + 1."""
 
 FORMAT_VERSION = len(MIGRATIONS)

@@ -1,7 +1,8 @@
-"""Vector shards: append-only pairs of files, `000000.npy` (float32 rows) and `000000.ids.npy` (their int64 ids).
+"""Vector shards: append-only, float32 rows in `000000.npy`, their int64 ids in `000000.ids.npy`.
 
+`000000.sums.npy` holds a uint64 checksum of each row with its id.
 Ids ascend within a shard and from shard to shard, so that a row is found by bisection. A shard is part of the index
-only once SQLite names it.
+only once SQLite names it. A row is compared with its checksum whenever it is read.
 """
 
 from __future__ import annotations
@@ -13,24 +14,37 @@ from pathlib import Path
 import numpy as np
 
 from semsearch.errors import IndexCorrupt
-from semsearch.store.files import write_atomically
+from semsearch.store.checksums import SumArray, checksum_rows
+from semsearch.store.files import command, write_atomically
 from semsearch.types import FloatArray, IntArray
 
-__all__ = ["ShardReader", "remove_unnamed", "unreadable_shards", "write_shard"]
+__all__ = ["ShardReader", "remove_unnamed", "shard_files", "unreadable_shards", "write_shard", "write_sums"]
 
-_SHARD_FILE = re.compile(r"\d{6,}(\.ids)?\.npy(\.tmp)?")
+_SHARD_FILE = re.compile(r"\d{6,}(\.ids|\.sums)?\.npy(\.tmp)?")
+_SUFFIXES = (".npy", ".ids.npy", ".sums.npy")
+
+
+def shard_files(name: str) -> list[str]:
+    """The names of a shard's files."""
+    return [f"{name}{suffix}" for suffix in _SUFFIXES]
 
 
 def write_shard(folder: Path, name: str, ids: IntArray, vectors: FloatArray) -> None:
     """Write one shard durably: int64 (n,) ascending ids and float32 (n, dim) unit rows."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     write_atomically(folder / f"{name}.npy", lambda stream: np.save(stream, vectors, allow_pickle=False))
     write_atomically(folder / f"{name}.ids.npy", lambda stream: np.save(stream, ids, allow_pickle=False))
+    write_sums(folder, name, checksum_rows(ids, vectors))
+
+
+def write_sums(folder: Path, name: str, sums: SumArray) -> None:
+    """Write the checksums of a shard durably: uint64 (n,)."""
+    write_atomically(folder / f"{name}.sums.npy", lambda stream: np.save(stream, sums, allow_pickle=False))
 
 
 def remove_unnamed(folder: Path, names: Iterable[str]) -> None:
     """Delete the files of all other shards, as a run that was cut off leaves them; no file of another kind."""
-    kept = {f"{name}{suffix}" for name in names for suffix in (".npy", ".ids.npy")}
+    kept = {file for name in names for file in shard_files(name)}
     if folder.is_dir():
         for path in folder.iterdir():
             if path.name not in kept and _SHARD_FILE.fullmatch(path.name):
@@ -58,13 +72,12 @@ class ShardReader:
             IndexCorrupt: a shard is missing or does not hold what it should.
         """
         self.dim = dim
+        self._folder = folder
         self._shards = [_open(folder, name, dim) for name in names]
         ids = [shard[0] for shard in self._shards]
         self.ids: IntArray = np.concatenate(ids) if ids else np.empty(0, dtype=np.int64)
         if np.any(np.diff(self.ids) <= 0):
-            raise IndexCorrupt(
-                f"the vector ids in {folder} do not ascend. Rebuild the index: semsearch index --rebuild"
-            )
+            raise IndexCorrupt(f"the vector ids in {folder} do not ascend. Mend it with: {_mending(folder)}")
         self._first = np.cumsum([0, *(len(i) for i in ids)])
 
     def __len__(self) -> int:
@@ -74,35 +87,48 @@ class ShardReader:
         """float32 (n, dim) rows of int64 (n,) ids, in their order.
 
         Raises:
-            IndexCorrupt: an id has no vector.
+            IndexCorrupt: an id has no vector, or one that is not what was written.
         """
         positions = np.searchsorted(self.ids, ids)
         found = positions < len(self.ids)
         found[found] = self.ids[positions[found]] == ids[found]
         if not found.all():
             missing = np.asarray(ids)[~found]
-            raise IndexCorrupt(f"{len(missing)} chunks have no vector. Rebuild the index: semsearch index --rebuild")
+            raise IndexCorrupt(f"{len(missing)} chunks have no vector. Mend it with: {_mending(self._folder)}")
         rows = np.empty((len(positions), self.dim), dtype=np.float32)
+        sums = np.empty(len(positions), dtype=np.uint64)
         which = np.searchsorted(self._first, positions, side="right") - 1
         for shard in np.unique(which):
             mask = which == shard
-            rows[mask] = self._shards[shard][1][positions[mask] - self._first[shard]]
+            at = positions[mask] - self._first[shard]
+            rows[mask] = self._shards[shard][1][at]
+            sums[mask] = self._shards[shard][2][at]
+        damaged = checksum_rows(np.asarray(ids), rows) != sums
+        if damaged.any():
+            raise IndexCorrupt(
+                f"{np.count_nonzero(damaged)} vectors in {self._folder} are damaged. Mend it with: "
+                f"{_mending(self._folder)}"
+            )
         return rows
 
 
-def _open(folder: Path, name: str, dim: int) -> tuple[IntArray, FloatArray]:
-    try:
-        ids = np.load(folder / f"{name}.ids.npy", allow_pickle=False)
-        rows = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+def _open(folder: Path, name: str, dim: int) -> tuple[IntArray, FloatArray, SumArray]:
+    try:  # mapped, so that a damaged header cannot ask for more memory than the file has bytes
+        rows, ids, sums = (np.load(folder / file, mmap_mode="r", allow_pickle=False) for file in shard_files(name))
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # numpy's parser of headers lets errors of several kinds through
         raise IndexCorrupt(
-            f"the vector shard {folder / name}.npy cannot be read ({error}). Rebuild: semsearch index --rebuild"
+            f"the vector shard {folder / name}.npy cannot be read ({error}). Mend it with: {_mending(folder)}"
         ) from error
-    if ids.dtype != np.int64 or rows.dtype != np.float32 or rows.shape != (len(ids), dim):
+    shapes = (ids.dtype, ids.ndim, rows.dtype, sums.dtype, sums.shape)
+    if shapes != (np.int64, 1, np.float32, np.uint64, ids.shape) or rows.shape != (len(ids), dim):
         raise IndexCorrupt(
             f"the vector shard {folder / name}.npy holds {rows.dtype} {rows.shape}, not float32 ({len(ids)}, {dim}). "
-            "Rebuild the index: semsearch index --rebuild"
+            f"Mend it with: {_mending(folder)}"
         )
-    return ids, rows
+    return np.array(ids), rows, sums
+
+
+def _mending(folder: Path) -> str:
+    return command("verify --repair", folder.parent)

@@ -16,17 +16,20 @@ from typing import Any
 import numpy as np
 
 from semsearch.errors import IndexCorrupt, IndexUnwritable, InvalidInput
-from semsearch.store.derived import LEXICAL, Derived, add_shard
-from semsearch.store.files import DATABASE, LOCK, writer_lock
+from semsearch.store.checksums import checksum_record, checksum_rows
+from semsearch.store.derived import LEXICAL, Derived, add_shard, record_checksums
+from semsearch.store.files import DATABASE, LOCK, command, open_private, writer_lock
 from semsearch.store.metadata import MAX_VARIABLES, FileState, connect, read_meta, unpack_document
-from semsearch.store.schema import migrate
-from semsearch.store.vectors import ShardReader, unreadable_shards
+from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, check_format, migrate
+from semsearch.store.sealing import SEAL, Sums, break_seal, broken_files, read_seal, seal
+from semsearch.store.vectors import shard_files, unreadable_shards, write_sums
 from semsearch.types import Chunk, Document, FloatArray
 
-__all__ = ["StoreWriter"]
+__all__ = ["IGNORE", "IGNORE_EVERYTHING", "StoreWriter", "unwritable", "write_ignore"]
 
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
-_UPSERT_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+IGNORE, IGNORE_EVERYTHING = ".gitignore", b"*\n"
+_UPSERT_META = "INSERT OR REPLACE INTO meta (key, value, checksum) VALUES (?, ?, ?)"
 _FILE_COLUMNS = "path, size, mtime_ns, content_hash, status, reason, checked_ns"
 
 
@@ -42,16 +45,20 @@ class StoreWriter:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
+            before = check_format(connection)
             migrate(connection)
-        except sqlite3.OperationalError:  # the file may be sound: see `_unwritable`
+            self.meta = read_meta(connection)
+        except sqlite3.OperationalError:  # the file may be sound: see `unwritable`
             connection.close()
             raise
         except sqlite3.DatabaseError as error:
             raise IndexCorrupt(
-                f"{path / DATABASE} is not a readable database ({error}). Move {path} away and index again"
+                f"{path / DATABASE} is not a readable database ({error}). What can be done tells: "
+                f"{command('verify', path)}"
             ) from error
         self.db = Database(connection)
-        self.meta = read_meta(connection)
+        if before in (1, 2):
+            self._add_checksums()
         self._touched: list[FileState] = []
         self._run_roots: set[str] = set()
 
@@ -66,20 +73,60 @@ class StoreWriter:
             IndexLocked: another process is writing.
             IndexUnwritable: a file cannot be written; what the index showed before, it shows still.
             IndexIncompatible: a newer semsearch wrote it.
-            IndexCorrupt: its database cannot be read.
+            IndexCorrupt: its database cannot be read, or is not what the last writer left.
         """
-        with _unwritable(path):
+        with unwritable(path):
             _make_folder(path)
-            with writer_lock(path, wait_s):
-                ignore = path / ".gitignore"
-                if not ignore.exists():
-                    ignore.write_text("*\n", encoding="utf-8")
-                writer = cls(path)
-                try:
-                    yield writer
-                    writer._write_touched()
-                finally:
-                    writer.db.conn.close()
+            with writer_lock(path, wait_s), cls.open_locked(path) as writer:
+                yield writer
+
+    @classmethod
+    @contextlib.contextmanager
+    def open_locked(cls, path: Path, *, must_be_sealed: bool = True) -> Iterator[StoreWriter]:
+        """As `open`, for who holds the lock; without `must_be_sealed`, whatever the database's bytes are."""
+        write_ignore(path)
+        before = None
+        with contextlib.suppress(FileNotFoundError, IndexCorrupt):  # a lost seal is made anew
+            before = read_seal(path)
+        if must_be_sealed and before is not None:
+            _check_seal(path, before)
+        break_seal(path)
+        try:
+            writer = cls(path)
+        except BaseException:
+            if before is not None:
+                seal(path, before)
+            raise
+        log = path / f"{DATABASE}-wal"
+        try:
+            yield writer
+            writer._write_touched()
+        finally:
+            is_same = before is not None and log.name not in before and not _size(log)
+            connection = writer.db.conn
+            connection.execute("PRAGMA busy_timeout = 0")  # a reader may keep the log from being copied back
+            with contextlib.suppress(sqlite3.OperationalError):
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.close()
+            with contextlib.suppress(OSError):  # all that was committed is durable; the next run seals
+                seal(path, before if is_same else None)
+
+    def _add_checksums(self) -> None:
+        """Take the files of an index of an older format, which had no checksums, as they are found.
+
+        What cannot be read is mended as if it were damaged.
+        """
+        dim, folder, derived = self.meta.get("model", {}).get("dim"), self.path / "vectors", Derived(self.path, self.db)
+        with self.db.atomic():
+            for (name,) in self.rows("SELECT name FROM shards"):
+                with contextlib.suppress(OSError, ValueError):
+                    rows, ids = (np.load(folder / file, allow_pickle=False) for file in shard_files(name)[:2])
+                    write_sums(folder, name, checksum_rows(ids, rows.reshape(len(ids), dim or -1)))
+                    record_checksums(self.path, self.db, [f"vectors/{file}" for file in shard_files(name)])
+            with contextlib.suppress(FileNotFoundError):
+                derived.record_ann(self.meta.get("ann"))
+            with contextlib.suppress(FileNotFoundError):
+                derived.record_lexical(str(self.meta.get("lexical", LEXICAL)))
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """All rows of a statement."""
@@ -87,7 +134,10 @@ class StoreWriter:
 
     def set_meta(self, **values: Any) -> None:
         """Set values of the `meta` table, in the transaction under way if there is one."""
-        self.db.conn.executemany(_UPSERT_META, [(key, json.dumps(value)) for key, value in values.items()])
+        rows = [
+            (key, json.dumps(value)) for key, value in values.items() if key not in self.meta or self.meta[key] != value
+        ]
+        self.db.conn.executemany(_UPSERT_META, [(*row, checksum_record(row)) for row in rows])
         self.meta.update(values)
 
     # What was seen before
@@ -119,6 +169,12 @@ class StoreWriter:
             unfinished = sorted(self._run_roots.union(self.meta.get("unfinished", [])))
             self.set_meta(pending_settings=settings, unfinished=unfinished)
 
+    def forget_staged(self) -> None:
+        """Forget all that a run which was cut off has staged, but for its vectors."""
+        with self.db.atomic():
+            self.db.execute("DELETE FROM pending_files")
+            self._drop_staged("1")
+
     def drop_staged_of(self, path: str) -> None:
         """Forget what is staged of one file."""
         with self.db.atomic():
@@ -133,31 +189,19 @@ class StoreWriter:
         """Delete staged documents."""
         self.db.execute(f"DELETE FROM documents WHERE visible = 0 AND ({condition})", parameters)
 
-    def forget_damaged_shards(self) -> bool:
-        """Give up shards that cannot be read, so that their texts are encoded again; tells whether there were any."""
-        model = self.meta.get("model")
-        if model is None:
-            return False
+    def unreadable_shards(self) -> list[str]:
+        """Files, by path in the index, for which shards of the index's model cannot be opened."""
+        model = self.meta["model"]
         named = [row[0] for row in self.rows("SELECT name FROM shards WHERE fingerprint = ?", [model["fingerprint"]])]
         damaged = unreadable_shards(self.path / "vectors", named, model["dim"])
-        if damaged:
-            with self.db.atomic():
-                self.db.conn.executemany("DELETE FROM shards WHERE name = ?", [(name,) for name in damaged])
-                kept = ShardReader(self.path / "vectors", sorted(set(named) - set(damaged)), model["dim"]).ids
-                self.db.execute("CREATE TEMP TABLE IF NOT EXISTS safe (id INTEGER PRIMARY KEY)")
-                self.db.execute("DELETE FROM safe")
-                self.db.conn.executemany("INSERT INTO safe VALUES (?)", ((int(i),) for i in kept))
-                # Chunks still name the lost vectors; a hash that no text has makes sure that nothing new will.
-                self.db.execute("UPDATE vectors SET text_hash = randomblob(32) WHERE id NOT IN (SELECT id FROM safe)")
-                self.set_meta(settings=None)
-        return bool(damaged)
+        files = [f"vectors/{file}" for name in damaged for file in shard_files(name)]
+        return [file for file in files if not Derived(self.path, self.db).is_sound(file)]
 
-    def has_derived_files(self) -> bool:
-        """Whether the FAISS and the lexical index are there."""
-        ann = self.meta.get("ann") or {}
-        return (self.path / str(ann.get("file"))).is_file() and (
-            self.path / str(self.meta.get("lexical", LEXICAL)) / "meta.json"
-        ).is_file()
+    def has_sound_derived_files(self) -> bool:
+        """Whether the FAISS and the lexical index are there and as they were written."""
+        ann, derived = self.meta.get("ann") or {}, Derived(self.path, self.db)
+        lexical = str(self.meta.get("lexical", LEXICAL))
+        return derived.is_sound(str(ann.get("file"))) and derived.is_sound(lexical)
 
     def count_staged_chunks(self, path: str) -> int:
         """Chunks that are staged of one file."""
@@ -214,14 +258,22 @@ class StoreWriter:
         }
         with self.db.atomic():
             self.db.execute("DELETE FROM documents WHERE key = ? AND visible = 0", [document.id])
-            row_id = self.db.table("documents").insert(record, pk="id").last_pk
+            record["id"] = row_id = self._next_id("documents")
+            record["checksum"] = checksum_record(record[name] for name in DOCUMENT_COLUMNS.split(", "))
+            self.db.table("documents").insert(record)
+            rows = [
+                (i, row_id, c.ordinal, c.start, c.end, c.line_start, c.line_end, c.heading, c.page, c.text, vector_id)
+                for i, (c, vector_id) in enumerate(zip(chunks, vector_ids, strict=True), self._next_id("chunks"))
+            ]
             self.db.conn.executemany(
-                "INSERT INTO chunks VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (row_id, c.ordinal, c.start, c.end, c.line_start, c.line_end, c.heading, c.page, c.text, vector_id)
-                    for c, vector_id in zip(chunks, vector_ids, strict=True)
-                ],
+                f"INSERT INTO chunks ({CHUNK_COLUMNS}, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [(*row, checksum_record(row)) for row in rows],
             )
+
+    def _next_id(self, table: str) -> int:
+        """The id that AUTOINCREMENT would give, which its checksum has to cover."""
+        rows = self.rows("SELECT seq FROM sqlite_sequence WHERE name = ?", [table])
+        return int(rows[0][0]) + 1 if rows else 1
 
     def _write_touched(self) -> None:
         with self.db.atomic():
@@ -249,22 +301,32 @@ class StoreWriter:
         Gives the number of documents that were dropped or replaced.
         """
         values = dict(meta or {})
-        model = values.get("model") or self.meta.get("model")
-        derived = Derived(self.path, self.db)
         with self.db.atomic():
             staged = [row[0] for row in self.rows("SELECT id FROM documents WHERE visible = 0 ORDER BY id")]
             n_dropped, dropped = self._swap(drop_paths, drop_keys)
-            lexical = derived.save_lexical(self.meta, staged=staged, dropped=dropped)
-            ann = derived.save_ann(model, self.meta) if model else None
             self.db.conn.executemany("DELETE FROM roots WHERE path = ?", [(r,) for r in drop_roots])
             self.db.conn.executemany("INSERT OR REPLACE INTO roots VALUES (?, ?, ?, ?)", roots)
             finished = self._run_roots.union(drop_roots)
             values["unfinished"] = [r for r in self.meta.get("unfinished", []) if r not in finished]
-            self.set_meta(generation=self.meta.get("generation", 0) + 1, ann=ann, lexical=lexical, **values)
+            self.save_derived(values, staged=staged, dropped=dropped)
+        self.tidy()
+        return n_dropped
+
+    def save_derived(self, values: Mapping[str, Any], *, staged: Sequence[int], dropped: Sequence[int]) -> None:
+        """Save the derived files of what is visible in the transaction under way, a new state with these meta values.
+
+        `staged` are documents that were not visible before it, `dropped` chunks that were.
+        """
+        model = values.get("model") or self.meta.get("model")
+        lexical, ann = Derived(self.path, self.db).renew(model, self.meta, staged=staged, dropped=dropped)
+        self.set_meta(generation=self.meta.get("generation", 0) + 1, ann=ann, lexical=lexical, **values)
+
+    def tidy(self) -> None:
+        """Join shards and remove files, where it is worth it, after a new state is visible."""
+        derived, model = Derived(self.path, self.db), self.meta.get("model")
         if model:
             derived.compact_shards(model["fingerprint"], keep_dead=bool(self.meta.get("unfinished")))
-        derived.remove_leftover_files(ann, lexical)
-        return n_dropped
+        derived.remove_leftover_files(self.meta["ann"], self.meta["lexical"])
 
     def _swap(self, drop_paths: Iterable[str], drop_keys: Iterable[str]) -> tuple[int, list[int]]:
         """Replace visible documents by staged ones; gives how many disappeared, and their chunks."""
@@ -303,7 +365,7 @@ class StoreWriter:
 
 
 @contextlib.contextmanager
-def _unwritable(path: Path) -> Iterator[None]:
+def unwritable(path: Path) -> Iterator[None]:
     """Turn what a full disk or a folder without permission raises into one error that says what to do."""
     try:
         yield
@@ -317,6 +379,34 @@ def _unwritable(path: Path) -> Iterator[None]:
         ) from error
 
 
+def write_ignore(path: Path) -> None:
+    """Keep an index out of version control and of indexing."""
+    with contextlib.suppress(FileExistsError), open_private(path / IGNORE, "xb") as stream:
+        stream.write(IGNORE_EVERYTHING)
+
+
+def _check_seal(path: Path, sums: Sums) -> None:
+    """Make sure that the database is what the last writer left.
+
+    Raises:
+        IndexIncompatible: it is a newer semsearch's.
+        IndexCorrupt: it is not.
+    """
+    broken = broken_files(path, sums)
+    if broken:
+        connection = connect(path, read_only=True)
+        with contextlib.closing(connection), contextlib.suppress(sqlite3.DatabaseError):
+            check_format(connection)
+        raise IndexCorrupt(
+            f"{' and '.join(broken)} in {path} is damaged, or was changed by another program. "
+            f"Mend it with: {command('verify --repair', path)}"
+        )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def _make_folder(path: Path) -> None:
     """Make the folder of an index, or make sure that an existing one is an index or empty.
 
@@ -324,13 +414,14 @@ def _make_folder(path: Path) -> None:
         InvalidInput: there is something else.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
         names = {entry.name for entry in path.iterdir()}
     except OSError as error:
         raise InvalidInput(
             f"the index folder {path} cannot be made or read: {error.strerror}; name another with --index"
         ) from error
-    if DATABASE not in names and names - {".gitignore", LOCK}:
+    if DATABASE not in names and names - {IGNORE, LOCK, SEAL}:
         raise InvalidInput(f"{path} is not an index but holds other files; name a new folder with --index")
     if not os.access(path, os.W_OK):
         raise InvalidInput(f"the index folder {path} may not be written to; name another with --index")

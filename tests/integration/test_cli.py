@@ -535,6 +535,42 @@ class TestInfo:
         assert expected in run("info").stdout
 
 
+class TestVerify:
+    def test_a_sound_index(self, index):
+        done = run("verify", "--deep", "--index", index)
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert "is sound" in done.stdout and "DAMAGED" not in done.stdout
+        assert "encoder: " in done.stdout and "all-MiniLM-L6-v2" in done.stdout
+        report = json.loads(run("verify", "--index", index, "--json").stdout)
+        assert report["sound"] and report["recall_at_10"] == 1.0 and report["mended"] == [] == report["to_index"]
+        assert set(report["sources"]) == {"unchanged", "changed", "new", "gone"}
+
+    def test_damage_is_shown_and_mended(self, index, tmp_path):
+        copy = shutil.copytree(index, tmp_path / "copy")
+        expected = run("query", "bread", "--index", index, "--json", "--no-rerank").stdout
+        next(copy.glob("ann-*")).write_bytes(b"")
+        done = run("query", "bread", "--index", copy)
+        assert done.exit_code == 2 and f"semsearch verify --repair --index {copy}" in done.stderr
+        done = run("verify", "--index", copy)
+        assert done.exit_code == 1 and "DAMAGED nearest neighbours" in done.stdout
+        assert f"mend it with: semsearch verify --repair --index {copy}" in done.stdout
+        done = run("verify", "--repair", "--index", copy)
+        assert done.exit_code == 0 and "mended  nearest neighbours" in done.stdout
+        hits = json.loads(run("query", "bread", "--index", copy, "--json", "--no-rerank").stdout)["hits"]
+        assert hits == json.loads(expected)["hits"]
+
+    def test_what_cannot_be_mended_says_what_to_do(self, index, folder, tmp_path):
+        copy = shutil.copytree(index, tmp_path / "copy")
+        (copy / "store.db").write_bytes((copy / "store.db").read_bytes()[:20_000])
+        done = run("verify", "--repair", "--index", copy)
+        assert done.exit_code == 1
+        assert f"mv {copy} {copy}.damaged && semsearch index" in done.stdout
+
+    def test_no_index(self):
+        done = run("verify")
+        assert done.exit_code == 2 and "semsearch index FOLDER" in done.stderr
+
+
 class TestListAndRemove:
     def test_list_names_every_file_with_its_state(self, index):
         done = run("list", "--index", index)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import queue
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,10 @@ import pytest
 
 from semsearch import Searcher
 from semsearch.opening import OpenIndex
+from semsearch.store.checksums import checksum_record
 from semsearch.store.metadata import Store
+from semsearch.store.schema import DOCUMENT_COLUMNS
+from semsearch.store.sealing import seal
 from tests.crashing import OTHER_SEED, SEED, STEPS, WINDOW
 from tests.toy import ToyEmbedder
 
@@ -150,9 +155,7 @@ def worlds(servers: list[Server], tmp_path_factory: pytest.TempPathFactory) -> d
 
 def move(folder: Path) -> None:
     """Let an index that was copied speak of the files beside it, unchanged since."""
-    import sqlite3
-
-    with sqlite3.connect(folder / "index" / "store.db") as db:
+    with closing(sqlite3.connect(folder / "index" / "store.db")) as db, db:
         for table, column in (("files", "path"), ("roots", "path"), ("documents", "path"), ("documents", "key")):
             rows = db.execute(f"SELECT {column} FROM {table}").fetchall()
             for (path,) in rows:
@@ -163,6 +166,9 @@ def move(folder: Path) -> None:
         for (source,) in db.execute("SELECT source FROM documents").fetchall():
             old = source.split("/docs")[0]
             db.execute("UPDATE documents SET source = ? WHERE source = ?", [source.replace(old, str(folder)), source])
+        for row in db.execute(f"SELECT {DOCUMENT_COLUMNS} FROM documents").fetchall():
+            db.execute("UPDATE documents SET checksum = ? WHERE id = ?", [checksum_record(row), row[0]])
+    seal(folder / "index")
     (folder / "log").unlink(missing_ok=True)
 
 

@@ -15,8 +15,8 @@ import pytest
 
 from semsearch import Document, Heading, IndexReport, Searcher, build_index, remove
 from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexLocked, IndexNotFound, InvalidInput, ModelError
-from semsearch.indexing import RACY_NS
 from semsearch.reports import Progress
+from semsearch.roots import RACY_NS
 from semsearch.staging import WINDOWS_AHEAD
 from semsearch.store.ann import FlatIndex
 from semsearch.store.files import writer_lock
@@ -427,7 +427,7 @@ def test_lost_derived_files_come_back_without_encoding(docs: Path, toy: ToyEmbed
         next(Path("indexes/default").glob("ann-*")).write_bytes(b"")
     else:
         shutil.rmtree(next(Path("indexes/default").glob("lexical*")))
-    with Searcher.open(embedder=toy) as searcher, pytest.raises(IndexCorrupt, match="semsearch index"):
+    with Searcher.open(embedder=toy) as searcher, pytest.raises(IndexCorrupt, match="semsearch verify --repair"):
         searcher.search("wheel")
     (docs / "more.md").write_text("Something more.")
     report = index(docs, toy)
@@ -564,12 +564,12 @@ def test_lost_shards_are_encoded_again(docs: Path, toy: ToyEmbedder, damage: str
     index(docs, toy)
     index([Document("given", "A text that came from no file, about kayaks.")], toy)
     expected = state(toy)
-    shard = sorted(Path("indexes/default/vectors").glob("*.npy"))[0]
+    shard = Path("indexes/default/vectors/000000.npy")
     if damage == "missing":
         shard.unlink()
     else:
         shard.write_bytes(shard.read_bytes()[:200])
-    with Searcher.open(embedder=toy) as searcher, pytest.raises(IndexCorrupt, match="semsearch index"):
+    with Searcher.open(embedder=toy) as searcher, pytest.raises(IndexCorrupt, match="semsearch verify --repair"):
         searcher.search("wheel")
     report = index(docs, toy)
     assert report.chunks.encoded > 0 and state(toy) == expected
@@ -618,7 +618,7 @@ def test_a_run_that_died_leaves_no_words_behind(docs: Path, toy: ToyEmbedder, mo
     assert LexicalIndex(left).search("swordfish", 5) == [] and LexicalIndex(left).search("something", 5)
 
 
-def test_an_index_of_the_first_format_is_read_and_brought_up_to_date(docs: Path, toy: ToyEmbedder) -> None:
+def test_an_index_of_the_first_format_is_brought_up_to_date(docs: Path, toy: ToyEmbedder) -> None:
     import sqlite3
 
     index(docs, toy)
@@ -627,11 +627,18 @@ def test_an_index_of_the_first_format_is_read_and_brought_up_to_date(docs: Path,
     next(path.glob("lexical-*")).rename(path / "lexical")
     with sqlite3.connect(path / "store.db") as db:
         db.execute("DELETE FROM meta WHERE key = 'lexical'")
+        for table in ("documents", "chunks", "meta"):
+            db.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
+        db.execute("DROP TABLE checksums")
         db.execute("CREATE TABLE lexical_leftovers (chunk_id INTEGER PRIMARY KEY)")
         db.execute("PRAGMA user_version = 1")
     db.close()
-    assert state(toy) == expected and paths_of("wheel", toy, mode="lexical")[0] == "wheel.md"
+    for file in (path / "store.sum", *(path / "vectors").glob("*.sums.npy")):
+        file.unlink()
+    with pytest.raises(IndexIncompatible, match=r"format 1, .*semsearch index"):
+        state(toy)
     assert index(docs, toy).chunks.encoded == 0
+    assert state(toy) == expected and paths_of("wheel", toy, mode="lexical")[0] == "wheel.md"
     (docs / "other.md").write_text("Something else.")
     index(docs, toy)
     assert [p.name for p in path.glob("lexical*")] == ["lexical-000002"]

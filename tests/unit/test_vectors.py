@@ -18,7 +18,7 @@ from semsearch.errors import IndexCorrupt, IndexLocked, InvalidInput
 from semsearch.store import ann
 from semsearch.store.ann import FlatIndex
 from semsearch.store.files import index_path, write_atomically, writer_lock
-from semsearch.store.vectors import ShardReader, remove_unnamed, write_shard
+from semsearch.store.vectors import ShardReader, remove_unnamed, shard_files, write_shard
 from semsearch.types import FloatArray, IntArray
 
 DIM = 16
@@ -245,7 +245,7 @@ def test_leftover_files_are_removed(tmp_path: Path) -> None:
         write_shard(tmp_path / "v", name, np.arange(2, dtype=np.int64), unit_rows(2))
     (tmp_path / "v" / "000002.npy.tmp").write_bytes(b"x")
     remove_unnamed(tmp_path / "v", ["000001"])
-    assert sorted(p.name for p in (tmp_path / "v").iterdir()) == ["000001.ids.npy", "000001.npy"]
+    assert sorted(p.name for p in (tmp_path / "v").iterdir()) == sorted(shard_files("000001"))
 
 
 def test_atomic_write_leaves_the_old_file_when_writing_fails(tmp_path: Path) -> None:

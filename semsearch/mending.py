@@ -1,0 +1,81 @@
+"""Damaged vectors made anew: what a shard still proves is kept, and only what is really gone is encoded again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+
+from semsearch.errors import IndexCorrupt
+from semsearch.store.checksums import hash_key, text_hash
+from semsearch.store.files import command
+from semsearch.store.repairing import Repairs
+from semsearch.types import Embedder, FloatArray, IntArray
+
+__all__ = ["mend_vectors"]
+
+BATCH = 1_024  # texts encoded between two reports
+
+
+def mend_vectors(
+    repairs: Repairs,
+    load: Callable[[], Embedder],
+    damaged: Collection[str],
+    on_encoded: Callable[[int, int], None] | None = None,
+    *,
+    without: Collection[int] = (),
+) -> int:
+    """Bring the vectors of all visible chunks back into shards that can be read; one commit.
+
+    What a run that was cut off had staged is forgotten, but for its vectors.
+
+    Args:
+        repairs: of the index.
+        load: gives the encoder; called only if something has to be encoded.
+        damaged: paths in the index of files of shards that are not what was written.
+        on_encoded: called with the number of texts encoded so far and of all that have to be.
+        without: documents, by row, whose vectors are of no use.
+
+    Returns:
+        How many vectors were encoded.
+
+    Raises:
+        IndexCorrupt: a text is not what was encoded.
+        ModelError: the encoder cannot be found or run.
+    """
+    kept = repairs.kept_vectors(damaged)
+    gone = np.setdiff1d(repairs.visible_vector_ids(without), kept.ids)
+    if not damaged and not len(gone):
+        return 0
+    rows = _encode(repairs, load, gone, on_encoded) if len(gone) else np.empty((0, kept.dim), dtype=np.float32)
+    repairs.replace_shards(kept, gone, rows)
+    return len(gone)
+
+
+def _encode(
+    repairs: Repairs,
+    load: Callable[[], Embedder],
+    ids: IntArray,
+    on_encoded: Callable[[int, int], None] | None,
+) -> FloatArray:
+    embedder = load()
+    key = hash_key(embedder.fingerprint)
+    parts = []
+    for first in range(0, len(ids), BATCH):
+        parts.append(embedder.embed_documents(_texts(repairs, ids[first : first + BATCH].tolist(), key)))
+        if on_encoded is not None:
+            on_encoded(min(first + BATCH, len(ids)), len(ids))
+    return np.concatenate(parts)
+
+
+def _texts(repairs: Repairs, ids: Sequence[int], key: bytes) -> list[str]:
+    """The texts that these vectors are of."""
+    found, path = [], repairs.store.path
+    for vector_id, text, known in repairs.texts_of_vectors(ids):
+        if text_hash(text, key) != known:
+            raise IndexCorrupt(
+                f"a passage in {path} is not what was encoded (vector {vector_id}). "
+                f"Mend it with: {command('verify --repair', path)}"
+            )
+        found.append(text)
+    return found

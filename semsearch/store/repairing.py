@@ -1,0 +1,202 @@
+"""Repairs of an index that is open to be written: each leaves it whole, in one commit."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from semsearch.errors import IndexCorrupt
+from semsearch.store.derived import LEXICAL, MAX_SHARD_ROWS, Derived, add_shard
+from semsearch.store.files import DATABASE, sync_folder
+from semsearch.store.inspecting import integrity_problems
+from semsearch.store.metadata import MAX_VARIABLES, connect
+from semsearch.store.salvage import salvage
+from semsearch.store.vectors import shard_files
+from semsearch.store.writing import StoreWriter
+from semsearch.types import FloatArray, IntArray
+
+__all__ = ["Kept", "Repairs", "rewrite_database"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """What is left of the vectors of an index's model.
+
+    Attributes:
+        dim: of a vector.
+        names: all shards of the model, in order.
+        parts: (int64 (n,) ascending ids, float32 (n, dim) rows) of each.
+        foreign: int64 ids in the shards of other models.
+        lost: shards of other models that cannot be read.
+    """
+
+    dim: int
+    names: tuple[str, ...]
+    parts: tuple[tuple[IntArray, FloatArray], ...]
+    foreign: IntArray
+    lost: tuple[str, ...]
+
+    @property
+    def ids(self) -> IntArray:
+        """int64 ids of all rows that are left."""
+        return np.concatenate([np.empty(0, dtype=np.int64), *(ids for ids, _ in self.parts)])
+
+
+class Repairs:
+    """What can be repaired of an index, through its writer."""
+
+    def __init__(self, store: StoreWriter) -> None:
+        self.store = store
+        self._derived = Derived(store.path, store.db)
+
+    # Vectors
+
+    def kept_vectors(self, damaged: Collection[str]) -> Kept:
+        """What is left of the vectors when these files, by path in the index, are not what was written."""
+        folder, model = self.store.path / "vectors", self.store.meta["model"]
+        own, foreign, lost = [], [np.empty(0, dtype=np.int64)], []
+        for name, fingerprint in self.store.rows("SELECT name, fingerprint FROM shards ORDER BY name"):
+            files = {file for file in shard_files(name) if f"vectors/{file}" in damaged}
+            if fingerprint == model["fingerprint"]:
+                own.append((name, files))
+            elif files:
+                lost.append(name)
+            else:
+                foreign.append(np.load(folder / shard_files(name)[1], mmap_mode="r", allow_pickle=False))
+        names = [name for name, _ in own]
+        bounds = [None if shard_files(n)[1] in files else _bounds(folder, n) for n, files in own]
+        parts = []
+        for i, (name, files) in enumerate(own):
+            low = max((b[1] for b in bounds[:i] if b), default=0)
+            high = min((b[0] for b in bounds[i + 1 :] if b), default=2**63 - 1)
+            sql = "SELECT id FROM vectors WHERE id > ? AND id < ? ORDER BY id"
+            may_be = self.store.rows(sql, [low, high]) if bounds[i] is None else []
+            candidates = np.array(may_be, dtype=np.int64).ravel()
+            parts.append(salvage(folder, name, model["dim"], files, candidates))
+        return Kept(model["dim"], tuple(names), tuple(parts), np.concatenate(foreign), tuple(lost))
+
+    def visible_vector_ids(self, without: Collection[int] = ()) -> IntArray:
+        """int64 ids, ascending, of the vectors that visible chunks have, but for those of some documents, by row."""
+        sql = "SELECT DISTINCT vector_id, document_id FROM chunks c JOIN documents d ON d.id = document_id"
+        rows = self.store.rows(f"{sql} WHERE visible = 1")
+        return np.unique(np.array([vector for vector, document in rows if document not in without], dtype=np.int64))
+
+    def texts_of_vectors(self, ids: Sequence[int]) -> Iterator[tuple[int, str, bytes]]:
+        """(vector id, the text it is of, the text's hash) of vectors that chunks have, by id."""
+        for first in range(0, len(ids), MAX_VARIABLES):
+            part = list(ids[first : first + MAX_VARIABLES])
+            yield from self.store.rows(
+                "SELECT v.id, min(c.text), v.text_hash FROM vectors v JOIN chunks c ON c.vector_id = v.id "
+                f"WHERE v.id IN ({','.join('?' * len(part))}) GROUP BY v.id ORDER BY v.id",
+                part,
+            )
+
+    def replace_shards(self, kept: Kept, ids: IntArray, rows: FloatArray) -> None:
+        """Write anew what is left, with these int64 (n,) ascending ids and float32 (n, dim) rows added.
+
+        What a run that was cut off had staged is forgotten, as its chunks may have lost their vectors.
+        """
+        store, fingerprint = self.store, self.store.meta["model"]["fingerprint"]
+        all_ids = np.concatenate([kept.ids, ids])
+        order = np.argsort(all_ids, kind="stable")
+        ends = np.cumsum([0, *(len(part) for part, _ in kept.parts), len(ids)])
+        sources = [*(part for _, part in kept.parts), rows]
+        with store.db.atomic():
+            store.forget_staged()
+            for first in range(0, len(order), MAX_SHARD_ROWS):
+                at = order[first : first + MAX_SHARD_ROWS]
+                part = np.empty((len(at), kept.dim), dtype=np.float32)
+                which = np.searchsorted(ends, at, side="right") - 1
+                for source in np.unique(which):
+                    part[which == source] = sources[source][at[which == source] - ends[source]]
+                add_shard(store.path, store.db, all_ids[at], part, fingerprint)
+            self._derived.drop_shards([*kept.names, *kept.lost])
+            store.db.execute("CREATE TEMP TABLE IF NOT EXISTS safe (id INTEGER PRIMARY KEY)")
+            store.db.execute("DELETE FROM safe")
+            safe = np.concatenate([all_ids, kept.foreign]).tolist()
+            store.db.conn.executemany("INSERT OR IGNORE INTO safe VALUES (?)", ((i,) for i in safe))
+            store.db.execute("DELETE FROM vectors WHERE id NOT IN (SELECT id FROM safe)")
+            store.set_meta(generation=store.meta["generation"] + 1)
+        self._derived.remove_leftover_files(store.meta["ann"], str(store.meta.get("lexical", LEXICAL)))
+
+    # What follows from the vectors and the tables
+
+    def rebuild(self, documents: Mapping[int, str], *, lexical: bool, ann: bool) -> tuple[str, ...]:
+        """Make the lexical index and the FAISS file anew, without encoding: these, and what else is damaged of them.
+
+        Takes documents, by row, out of the index, and has the next run read their files. Gives the paths of these, or
+        the ids given with the rows where the index knows no such file.
+        """
+        store, rows = self.store, [(i,) for i in documents]
+        if lexical:
+            shutil.rmtree(store.path / str(store.meta.get("lexical", LEXICAL)), ignore_errors=True)
+        paths: dict[int, str] = {}
+        dropped: list[int] = []
+        with store.db.atomic():
+            store.forget_staged()
+            for row in rows:
+                sql = "SELECT d.id, f.path FROM documents d JOIN files f ON f.path = d.path WHERE d.id = ?"
+                paths.update(store.rows(sql, row))
+                dropped += [chunk for (chunk,) in store.rows("SELECT id FROM chunks WHERE document_id = ?", row)]
+            store.db.conn.executemany("DELETE FROM documents WHERE id = ?", rows)
+            again = [(file,) for file in paths.values()]
+            store.db.conn.executemany("UPDATE files SET content_hash = NULL WHERE path = ?", again)
+            if ann:
+                self._derived.record_ann(None)
+            store.save_derived({}, staged=(), dropped=dropped)
+        store.tidy()
+        return tuple(sorted({paths.get(i, name) for i, name in documents.items()}))
+
+    # The database
+
+    def correct_hashes(self, hashes: Mapping[int, bytes]) -> None:
+        """Note anew by which hash the text of a vector is known, by the vector's id."""
+        with self.store.db.atomic():
+            rows = [(text_hash, i) for i, text_hash in hashes.items()]
+            self.store.db.conn.executemany("DELETE FROM vectors WHERE text_hash = ? AND id != ?", rows)
+            self.store.db.conn.executemany("UPDATE vectors SET text_hash = ? WHERE id = ?", rows)
+
+    def read_all_again(self) -> None:
+        """Have the next run read all files, as what is noted of them may be damaged; it encodes only what is new."""
+        self.store.db.execute("UPDATE files SET content_hash = NULL")
+
+
+def rewrite_database(path: Path) -> bool:
+    """Write all rows that SQLite can read into a new database, its indexes made anew, and put that in its place.
+
+    Tells whether it could; else nothing is changed. Holds for the rows as they are read: what they say is not checked.
+    """
+    new = path / f"{DATABASE}.tmp"
+    new.unlink(missing_ok=True)
+    try:
+        with contextlib.closing(connect(path, read_only=True)) as connection:
+            connection.execute("PRAGMA cell_size_check = OFF")
+            connection.execute("VACUUM INTO ?", [str(new)])
+        with contextlib.closing(sqlite3.connect(new)) as connection:
+            problems = integrity_problems(connection)
+            connection.execute("PRAGMA journal_mode = WAL")
+        if problems:
+            return False
+        new.chmod(0o600)
+        for suffix in ("-wal", "-shm"):
+            (path / f"{DATABASE}{suffix}").unlink(missing_ok=True)
+        new.replace(path / DATABASE)
+        sync_folder(path)
+        return True
+    except (sqlite3.DatabaseError, IndexCorrupt):
+        return False
+    finally:
+        for leftover in path.glob(f"{new.name}*"):
+            leftover.unlink(missing_ok=True)
+
+
+def _bounds(folder: Path, name: str) -> tuple[int, int] | None:
+    """The least and the largest id of a shard whose file of ids is sound."""
+    ids = np.load(folder / shard_files(name)[1], mmap_mode="r", allow_pickle=False)
+    return (int(ids[0]), int(ids[-1])) if len(ids) else None

@@ -1,0 +1,397 @@
+"""Damage of every kind to every file of an index: found, refused by queries, mended or told what to index again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semsearch import Document, Hit, Searcher, build_index
+from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexLocked, IndexNotFound, SemsearchError
+from semsearch.reports import SourceCounts, VerifyReport
+from semsearch.store.ann import FlatIndex
+from semsearch.store.checksums import checksum_file, checksum_rows
+from semsearch.store.files import writer_lock
+from semsearch.store.writing import StoreWriter
+from semsearch.verifying import verify
+from tests.toy import ToyEmbedder
+
+# Nothing of an index is in them: SQLite makes the first anew, the others are only held open.
+SCRATCH = {"store.db-shm", "store.db-wal", "writer.lock", ".tantivy-meta.lock", ".tantivy-writer.lock"}
+NOUNS = ("river", "violin", "kettle", "lantern", "saddle", "garden", "anchor", "bridge", "candle", "meadow")
+PLACES = [(a, b) for a in NOUNS for b in NOUNS if a < b]
+
+
+def make_documents(n: int) -> list[Document]:
+    return [
+        Document(
+            f"d{i}",
+            f"The {a} lies beside the {b}. " * 4 + f"Nobody has seen number {i} since.",
+            title=f"About {a}",
+            metadata={"number": i},
+        )
+        for i, (a, b) in enumerate(PLACES[:n])
+    ]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index with several shards and segments, of documents and of files; not to be changed."""
+    work = tmp_path_factory.mktemp("original")
+    docs, index = work / "docs", work / "index"
+    docs.mkdir()
+    for noun in NOUNS[:3]:
+        (docs / f"{noun}.txt").write_text(f"What is to be known about the {noun} stands in this file.\n" * 3)
+        os.utime(docs / f"{noun}.txt", (1_000_000_000, 1_000_000_000))
+    toy = ToyEmbedder()
+    build_index(make_documents(40), index=index, embedder=toy)
+    build_index(docs, index=index, embedder=toy)
+    return index
+
+
+@pytest.fixture
+def copy(original: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(original, tmp_path / "copy")
+
+
+def seen(hit: Hit) -> tuple[object, ...]:
+    """All of a hit but the last digits of its scores and the ids that mean nothing."""
+    chunk = hit.chunk
+    place = (chunk.start, chunk.end, chunk.line_start, chunk.line_end, chunk.heading, chunk.page)
+    return hit.document, chunk.text, place, round(hit.score, 5), [d.document_id for d in hit.duplicates]
+
+
+def ask(index: Path, embedder: ToyEmbedder | None = None) -> list[list[tuple[object, ...]]]:
+    with Searcher.open(index, embedder=embedder or ToyEmbedder()) as searcher:
+        modes = (("the violin beside the kettle", "hybrid"), ("anchor bridge", "dense"), ("meadow", "lexical"))
+        return [[seen(hit) for hit in searcher.search(text, mode=mode, k=5)] for text, mode in modes]
+
+
+def without_scores(answers: list[list[tuple[object, ...]]]) -> list[list[tuple[object, ...]]]:
+    """Entries that tantivy has deleted still count in its statistics of words."""
+    return [[hit[:3] for hit in hits] for hits in answers]
+
+
+def flip(path: Path, rng: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+
+
+def truncate(path: Path, rng: random.Random) -> None:
+    path.write_bytes(path.read_bytes()[: rng.randrange(path.stat().st_size)])
+
+
+def delete(path: Path, rng: random.Random) -> None:
+    path.unlink()
+
+
+def damageable(index: Path) -> list[str]:
+    files = (p for p in index.rglob("*") if p.is_file() and p.name not in SCRATCH)
+    return sorted(p.relative_to(index).as_posix() for p in files)
+
+
+def check_damage(original: Path, copy: Path, name: str, expected: object, toy: ToyEmbedder) -> VerifyReport:
+    """No query is answered wrongly, the damage is found, and what repair says of itself is so."""
+    try:
+        assert ask(copy) == expected, f"{name}: another answer"
+    except SemsearchError as error:
+        assert isinstance(error, IndexCorrupt | IndexNotFound | IndexIncompatible), name
+        assert "semsearch " in str(error), f"{name}: {error}"
+    report = verify(copy, repair=True, embedder=toy)
+    assert report.mended or report.damages or report.to_index, f"{name}: damage not found"
+    if report.is_sound:
+        assert ask(copy) == expected, f"{name}: another answer after repair"
+        assert verify(copy, embedder=toy).is_sound
+    elif not report.damages:  # what was damaged itself is no longer shown, and named
+        assert report.to_index and verify(copy, embedder=toy).is_sound
+        ask(copy)
+    else:
+        assert name == "store.db" and all("semsearch index" in damage.fix for damage in report.damages)
+    return report
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, delete])
+def test_damage_to_any_file_is_found_and_mended(
+    original: Path, tmp_path: Path, damage: Callable[[Path, random.Random], None]
+) -> None:
+    rng, expected = random.Random(damage.__name__), ask(original)
+    names = [name for name in damageable(original) if name != "store.db"]
+    assert len(names) > 20
+    for name in names:
+        copy, toy = tmp_path / "copy", ToyEmbedder()
+        shutil.copytree(original, copy)
+        damage(copy / name, rng)
+        report = check_damage(original, copy, name, expected, toy)
+        assert report.is_sound, (name, report)
+        assert toy.n_encoded == 0 or (name.startswith("vectors/") and name.count(".") == 1), name
+        shutil.rmtree(copy)
+
+
+def test_damage_to_the_database_is_found_and_mended_as_far_as_can_be(original: Path, tmp_path: Path) -> None:
+    rng, expected, n_mended = random.Random(1), ask(original), 0
+    for i in range(40):
+        copy = tmp_path / "copy"
+        shutil.copytree(original, copy)
+        (delete if i == 0 else truncate if i < 6 else flip)(copy / "store.db", rng)
+        report = check_damage(original, copy, "store.db", expected, ToyEmbedder())
+        n_mended += not report.damages
+        shutil.rmtree(copy)
+    assert n_mended >= 20
+
+
+def test_a_damaged_document_is_taken_out_and_comes_back_when_it_is_indexed_again(copy: Path) -> None:
+    expected, toy = ask(copy), ToyEmbedder()
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        path = connection.execute("SELECT path FROM documents WHERE path LIKE '%violin.txt'").fetchone()[0]
+        sql = "UPDATE chunks SET text = text || '!' WHERE document_id IN (SELECT id FROM documents WHERE {})"
+        connection.execute(sql.format("key = 'd12'"))
+        connection.execute(sql.format("path LIKE '%violin.txt'"))
+    report = verify(copy, repair=True, embedder=toy)
+    assert set(report.to_index) == {"d12", path} and not report.damages and not report.is_sound
+    assert {damage.part for damage in report.mended} == {"database", "passages"}
+    assert verify(copy, embedder=toy).is_sound
+    assert all(hit[0].id not in report.to_index for hits in ask(copy) for hit in hits)
+    build_index(make_documents(40), index=copy, embedder=toy)
+    assert build_index(index=copy, embedder=toy).files.failed == 0
+    assert toy.n_encoded == 0 and without_scores(ask(copy)) == without_scores(expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE chunks SET text = replace(text, 'kettle', 'bottle')",
+        "UPDATE chunks SET line_start = line_start + 1",
+        "UPDATE chunks SET document_id = document_id % 40 + 1",
+        "UPDATE chunks SET vector_id = vector_id % 40 + 1",
+        "UPDATE documents SET title = 'About nothing'",
+        "UPDATE documents SET content = (SELECT content FROM documents WHERE id = 1)",
+        "UPDATE documents SET content = substr(content, 1, 20)",
+        "UPDATE documents SET metadata = 'not JSON'",
+        "UPDATE meta SET value = '{}' WHERE key = 'model'",
+        "DELETE FROM meta WHERE key = 'ann'",
+        "UPDATE meta SET key = 'modem' WHERE key = 'model'",
+        "DELETE FROM shards",
+        "DROP TABLE checksums",
+    ],
+)
+def test_no_query_shows_what_was_not_written(copy: Path, change: str) -> None:
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        connection.execute(change)
+    with pytest.raises((IndexCorrupt, IndexNotFound), match=r"semsearch (verify|index)"):
+        ask(copy)
+    report = verify(copy, embedder=ToyEmbedder())
+    assert not report.is_sound and all("semsearch" in damage.fix for damage in report.damages)
+    with pytest.raises(IndexCorrupt, match="semsearch verify"):
+        build_index(make_documents(1), index=copy, embedder=ToyEmbedder())
+
+
+def test_only_vectors_that_are_gone_are_encoded(copy: Path) -> None:
+    expected = ask(copy)
+    shard = copy / "vectors" / "000000.npy"
+    rows = np.load(shard, mmap_mode="r+")
+    dim = rows.shape[1]
+    rows[3, 5] = -rows[3, 5]  # keeps its length
+    rows.flush()
+    toy = ToyEmbedder()
+    assert verify(copy, repair=True, embedder=toy).is_sound and toy.n_encoded == 1 and ask(copy) == expected
+    shard = min((copy / "vectors").glob("*.npy"), key=lambda path: (path.name.count("."), path.name))
+    size = shard.stat().st_size
+    with shard.open("r+b") as stream:
+        stream.truncate(size - 4 * dim * 2 - 1)  # two rows and a byte of a third
+    toy = ToyEmbedder()
+    assert verify(copy, repair=True, embedder=toy).is_sound and toy.n_encoded == 3 and ask(copy) == expected
+    assert build_index(make_documents(40), index=copy, embedder=toy).chunks.encoded == 0
+
+
+def test_what_verify_compares_is_told(copy: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    report = verify(copy, deep=True, embedder=ToyEmbedder(), progress=lambda *state: told.append(state))
+    assert report.is_sound and not report.mended and report.recall == 1.0
+    parts = [check.part for check in report.checks]
+    assert parts == ["database", "passages", "vectors", "nearest neighbours", "words", "encoder", "folder"]
+    assert all(check.compared and not check.notes for check in report.checks)
+    assert report.sources == SourceCounts(unchanged=3)
+    assert ("checking documents and passages", 43, 43) in told
+    assert json.dumps(report.as_dict())
+
+
+def test_source_files_are_compared_with_what_was_read(copy: Path, original: Path, tmp_path: Path) -> None:
+    docs = shutil.copytree(original.parent / "docs", tmp_path / "docs")
+    index = tmp_path / "index"
+    build_index(docs, index=index, embedder=ToyEmbedder())
+    (docs / "river.txt").write_text("Something else.")
+    (docs / "violin.txt").unlink()
+    (docs / "new.txt").write_text("What was not there.")
+    os.utime(docs / "kettle.txt")
+    report = verify(index, embedder=ToyEmbedder())
+    assert report.is_sound and report.sources == SourceCounts(unchanged=1, changed=1, new=1, gone=1)
+
+
+def test_deep_finds_vectors_that_another_model_made(copy: Path) -> None:
+    other = ToyEmbedder("b")
+    other_name = property(lambda self: ToyEmbedder().fingerprint)
+    disguised = type("Disguised", (ToyEmbedder,), {"fingerprint": other_name})("b", other.max_tokens)
+    assert verify(copy, embedder=disguised).is_sound
+    report = verify(copy, deep=True, embedder=disguised)
+    assert [damage.part for damage in report.damages] == ["encoder"] and "another vector" in report.damages[0].what
+
+
+def test_recall_is_measured(copy: Path) -> None:
+    with StoreWriter.open(copy) as writer:
+        path = copy / writer.meta["ann"]["file"]
+        good = FlatIndex.load(path, 64, to_change=True)
+        bad = FlatIndex(64)
+        bad.add(good.ids, np.random.default_rng(0).standard_normal((len(good), 64)).astype(np.float32))
+        bad.save(path)
+        row = (*checksum_file(path), path.name)
+        writer.db.execute("UPDATE checksums SET size = ?, checksum = ? WHERE path = ?", row)
+    report = verify(copy, embedder=ToyEmbedder())
+    assert report.recall is not None and report.recall < 0.8
+    assert [damage.part for damage in report.damages] == ["nearest neighbours"]
+    assert verify(copy, repair=True, embedder=ToyEmbedder()).recall == 1.0
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from semsearch import build_index
+from semsearch.store.writing import StoreWriter
+from tests.toy import ToyEmbedder
+from tests.unit.test_verifying import make_documents
+
+StoreWriter._swap = lambda *_: os._exit(9)
+build_index(make_documents(44)[40:], index=Path(sys.argv[1]), embedder=ToyEmbedder())
+"""
+
+
+def test_a_run_that_was_killed_is_no_damage(copy: Path) -> None:
+    expected = ask(copy)
+    project = Path(__file__).parents[2]
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(copy)], cwd=project, check=False)
+    assert killed.returncode == 9
+    report = verify(copy, embedder=ToyEmbedder())
+    assert report.is_sound, report
+    assert any("cut off" in note for check in report.checks for note in check.notes)
+    assert ask(copy) == expected
+    toy = ToyEmbedder()
+    build_index(make_documents(44)[40:], index=copy, embedder=toy)
+    report = verify(copy, embedder=toy)
+    assert toy.n_encoded == 0 and report.is_sound and not any(check.notes for check in report.checks)
+
+
+def test_a_log_that_a_reader_kept_is_sealed_with_the_database(copy: Path) -> None:
+    with Searcher.open(copy, embedder=ToyEmbedder()) as searcher, searcher._index.state():
+        build_index(make_documents(44)[40:], index=copy, embedder=ToyEmbedder())
+    assert (copy / "store.db-wal").stat().st_size > 0
+    assert verify(copy, embedder=ToyEmbedder()).is_sound
+    flip(copy / "store.db-wal", random.Random(0))
+    report = verify(copy, embedder=ToyEmbedder())
+    assert any("store.db-wal" in damage.what for damage in report.damages)
+
+
+def test_an_index_of_format_2_gets_its_checksums(copy: Path) -> None:
+    expected = ask(copy)
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        for table in ("documents", "chunks", "meta"):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
+        connection.execute("DROP TABLE checksums")
+        connection.execute("PRAGMA user_version = 2")
+    for path in (copy / "store.sum", *(copy / "vectors").glob("*.sums.npy")):
+        path.unlink()
+    with pytest.raises(IndexIncompatible, match=r"format 2, .* reads 3.*semsearch index"):
+        ask(copy)
+    toy = ToyEmbedder()
+    assert build_index(make_documents(40), index=copy, embedder=toy).files.unchanged == 40
+    assert toy.n_encoded == 0 and verify(copy, embedder=toy).is_sound and ask(copy) == expected
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions are POSIX")
+def test_only_the_owner_may_read_an_index(own_folder: Path) -> None:
+    build_index(make_documents(3), embedder=ToyEmbedder())
+    build_index(make_documents(6), embedder=ToyEmbedder())
+    ask(own_folder / "indexes" / "default")
+    assert verify(embedder=ToyEmbedder()).is_sound
+    index = own_folder / "indexes" / "default"
+    modes = {str(p.relative_to(index)): p.stat().st_mode & 0o777 for p in (index, *index.rglob("*"))}
+    folders = {".", "vectors", *(p.name for p in index.glob("lexical*"))}
+    assert {name: mode for name, mode in modes.items() if mode != (0o700 if name in folders else 0o600)} == {}
+
+
+def test_loading_an_index_executes_nothing(copy: Path, tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    shard = copy / "vectors" / "000000.npy"
+    np.save(shard, np.array([Payload()], dtype=object), allow_pickle=True)
+    with pytest.raises(IndexCorrupt, match="cannot be read"):
+        ask(copy)
+    assert not verify(copy, embedder=ToyEmbedder()).is_sound
+    assert verify(copy, repair=True, embedder=ToyEmbedder()).is_sound
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_header_cannot_ask_for_more_memory_than_the_file_has(copy: Path) -> None:
+    for name in ("000000.npy", "000000.ids.npy", "000000.sums.npy"):
+        path = copy / "vectors" / name
+        before = path.read_bytes()
+        header = before[:128].replace(b"'shape': (", b"'shape': (99999999999999")
+        path.write_bytes(header[:127] + b"\n" + before[128:])
+        with pytest.raises(IndexCorrupt, match="cannot be read"):
+            ask(copy)
+        path.write_bytes(before)
+    assert ask(copy)
+
+
+def test_where_there_is_nothing_to_verify(copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(IndexNotFound, match="semsearch index FOLDER"):
+        verify(tmp_path / "nothing")
+    with writer_lock(copy), pytest.raises(IndexLocked):
+        verify(copy)
+
+
+def test_a_row_checksum_sees_every_change_of_a_component() -> None:
+    rng = np.random.default_rng(0)
+    for dim in (7, 64):
+        ids, rows = np.arange(5, dtype=np.int64), rng.standard_normal((5, dim)).astype(np.float32)
+        sums = checksum_rows(ids, rows)
+        assert len(set(sums.tolist())) == 5 and np.array_equal(checksum_rows(ids[2:4], rows[2:4]), sums[2:4])
+        for column in range(dim):
+            for bit in range(32):
+                changed = rows.copy()
+                changed.view(np.uint32)[1, column] ^= np.uint32(1 << bit)
+                assert (checksum_rows(ids, changed) != sums).tolist() == [False, True, False, False, False]
+        assert (checksum_rows(ids[::-1].copy(), rows) != sums).tolist() == [True, True, False, True, True]
+    assert checksum_rows(ids[:0], rows[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 4_071, 4_072, 4_073, 1_042_432, 2_100_003])
+def test_a_file_checksum_sees_changes_ends_and_swapped_pages(size: int, tmp_path: Path) -> None:
+    rng, path = np.random.default_rng(0), tmp_path / "f"
+    data = rng.integers(0, 256, size, dtype=np.uint8)
+    path.write_bytes(data.tobytes())
+    before = checksum_file(path)
+    assert before == checksum_file(path) and before[0] == size
+    for at in {0, size // 2, size - 1} if size else ():
+        changed = data.copy()
+        changed[at] ^= 1
+        path.write_bytes(changed.tobytes())
+        assert checksum_file(path) != before
+    path.write_bytes(data.tobytes() + b"\0")
+    assert checksum_file(path) != before
+    if size > 3 * 4_096:
+        changed = data.copy()
+        changed[:4_096], changed[4_096:8_192] = data[4_096:8_192], data[:4_096]
+        path.write_bytes(changed.tobytes())
+        assert checksum_file(path) != before
