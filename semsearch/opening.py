@@ -15,6 +15,7 @@ from semsearch.store.ann import FlatIndex
 from semsearch.store.derived import LEXICAL
 from semsearch.store.lexical import LexicalIndex
 from semsearch.store.metadata import Store
+from semsearch.store.selection import Selector
 from semsearch.store.vectors import ShardReader
 from semsearch.types import VectorIndex
 
@@ -34,6 +35,7 @@ class IndexState:
     ann: VectorIndex
     n_chunks: int
     n_documents: int
+    selector: Selector
 
 
 class OpenIndex:
@@ -93,5 +95,5 @@ class OpenIndex:
         shards = ShardReader(self.path / "vectors", store.shard_names(model["fingerprint"]), model["dim"])
         index = FlatIndex.load(self.path / meta["ann"]["file"], model["dim"])
         lexical = LexicalIndex(self.path / meta.get("lexical", LEXICAL))
-        n_chunks, n_documents = store.count_chunks()
-        return IndexState(meta["generation"], store, lexical, shards, index, n_chunks, n_documents)
+        counts = store.count_chunks()
+        return IndexState(meta["generation"], store, lexical, shards, index, *counts, Selector(store))

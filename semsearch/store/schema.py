@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 
 from semsearch.errors import IndexIncompatible
+from semsearch.store.fields import enter_fields_of_all
 
 __all__ = ["FORMAT_VERSION", "check_format", "migrate"]
 
@@ -65,7 +66,24 @@ def _drop_leftovers(connection: sqlite3.Connection) -> None:
     connection.execute("DROP TABLE lexical_leftovers")
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _drop_leftovers)
+def _add_field_values(connection: sqlite3.Connection) -> None:
+    """Format 3: the values of documents' fields, for filters; the vectors of a document by an index alone."""
+    statements = """
+        CREATE TABLE field_values (
+            document_id INTEGER NOT NULL REFERENCES documents (id) ON DELETE CASCADE, field TEXT NOT NULL,
+            kind INTEGER NOT NULL, value NOT NULL, PRIMARY KEY (document_id, field, kind, value)
+        ) WITHOUT ROWID;
+        CREATE INDEX field_values_value ON field_values (field, kind, value);
+        CREATE INDEX files_modified ON files (mtime_ns);
+        DROP INDEX chunks_document;
+        CREATE INDEX chunks_document ON chunks (document_id, vector_id);
+    """
+    for statement in statements.split(";"):
+        connection.execute(statement)
+    enter_fields_of_all(connection)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _drop_leftovers, _add_field_values)
 """Entry i takes format i to format i + 1."""
 
 FORMAT_VERSION = len(MIGRATIONS)

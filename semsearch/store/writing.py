@@ -17,6 +17,7 @@ import numpy as np
 
 from semsearch.errors import IndexCorrupt, IndexUnwritable, InvalidInput
 from semsearch.store.derived import LEXICAL, Derived, add_shard
+from semsearch.store.fields import enter_fields
 from semsearch.store.files import DATABASE, LOCK, writer_lock
 from semsearch.store.metadata import MAX_VARIABLES, FileState, connect, read_meta, unpack_document
 from semsearch.store.schema import migrate
@@ -215,6 +216,7 @@ class StoreWriter:
         with self.db.atomic():
             self.db.execute("DELETE FROM documents WHERE key = ? AND visible = 0", [document.id])
             row_id = self.db.table("documents").insert(record, pk="id").last_pk
+            enter_fields(self.db.conn, row_id, document.id, document.title, document.source, document.metadata)
             self.db.conn.executemany(
                 "INSERT INTO chunks VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
