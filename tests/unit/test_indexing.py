@@ -627,8 +627,11 @@ def test_an_index_of_the_first_format_is_read_and_brought_up_to_date(docs: Path,
     next(path.glob("lexical-*")).rename(path / "lexical")
     with sqlite3.connect(path / "store.db") as db:
         db.execute("DELETE FROM meta WHERE key = 'lexical'")
-        db.execute("CREATE TABLE lexical_leftovers (chunk_id INTEGER PRIMARY KEY)")
-        db.execute("PRAGMA user_version = 1")
+        db.executescript(
+            "CREATE TABLE lexical_leftovers (chunk_id INTEGER PRIMARY KEY); DROP TABLE field_values; "
+            "DROP INDEX files_modified; DROP INDEX chunks_document; "
+            "CREATE INDEX chunks_document ON chunks (document_id); PRAGMA user_version = 1"
+        )
     db.close()
     assert state(toy) == expected and paths_of("wheel", toy, mode="lexical")[0] == "wheel.md"
     assert index(docs, toy).chunks.encoded == 0
