@@ -16,6 +16,7 @@ from semsearch.store.derived import LEXICAL, first_damage
 from semsearch.store.files import command
 from semsearch.store.lexical import LexicalIndex
 from semsearch.store.metadata import Store
+from semsearch.store.selection import Selector
 from semsearch.store.vectors import ShardReader
 from semsearch.types import VectorIndex
 
@@ -35,6 +36,7 @@ class IndexState:
     ann: VectorIndex
     n_chunks: int
     n_documents: int
+    selector: Selector
 
 
 class OpenIndex:
@@ -104,6 +106,6 @@ class OpenIndex:
                 raise self._damaged(f"{damaged} in {self.path} is not what was written")
         shards = ShardReader(self.path / "vectors", store.shard_names(model["fingerprint"]), model["dim"])
         index = FlatIndex.load(self.path / meta["ann"]["file"], model["dim"])
-        n_chunks, n_documents = store.count_chunks()
+        counts = store.count_chunks()
         words = LexicalIndex(self.path / lexical)
-        return IndexState(meta["generation"], store, words, shards, index, n_chunks, n_documents)
+        return IndexState(meta["generation"], store, words, shards, index, *counts, Selector(store))

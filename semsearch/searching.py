@@ -13,6 +13,7 @@ import numpy as np
 from semsearch.encoders import comparable, load_embedder, load_reranker
 from semsearch.encoders.late_interaction import LateInteraction, TokenMatch
 from semsearch.errors import IndexIncompatible, InvalidInput
+from semsearch.filters import parse
 from semsearch.gathering import Query, gather
 from semsearch.highlighting import Highlight, highlights, widen
 from semsearch.opening import OpenIndex
@@ -23,6 +24,7 @@ from semsearch.ranking.plan import DEFAULT_PLAN, RankingPlan
 from semsearch.rescoring import rescore
 from semsearch.store.files import index_path
 from semsearch.store.metadata import Store
+from semsearch.store.selection import FacetCount
 from semsearch.types import Embedder, FloatArray, Hit, Reranker, TokenEmbedder, storable
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class SearchOptions(RankingOptions, total=False):
     min_probability: float
     fold: bool
     mmr: float | None
+    where: str | Mapping[str, Any] | None
 
 
 class Searcher:
@@ -142,6 +145,7 @@ class Searcher:
         min_probability: float = 0.0,
         fold: bool = True,
         mmr: float | None = None,
+        where: str | Mapping[str, Any] | None = None,
     ) -> list[Hit]:
         """Find the k passages that answer a query best.
 
@@ -161,15 +165,19 @@ class Searcher:
             fold: whether passages that say the same take one place; the best carries the others as `duplicates`.
             mmr: lambda in [0, 1] of maximal marginal relevance: 1 ranks by relevance alone, less ranks passages lower
                 the more they resemble better-placed ones. None is 1 without the work.
+            where: which documents are looked at, such as `lang = "en" and year >= 2020`, or the same as a mapping;
+                `semsearch.filters` says what can be written and what it means. None for all.
 
         Returns:
             At most k hits, best first; the same query on the same index and machine gives the same hits.
 
         Raises:
-            InvalidInput: an argument is out of range, or `rerank` is asked for without a reranker.
+            InvalidInput: an argument is out of range, `rerank` is asked for without a reranker, or `where` cannot be
+                read or has a field that no document has.
             ModelError: the index's model cannot be found or run.
             IndexCorrupt: files of the index cannot be read.
         """
+        asked = parse(where) if where is not None else None
         self._check(k, mode, rerank_depth, budget_ms, per_document, context, min_probability, mmr)
         if not isinstance(text, str):
             raise InvalidInput(f"the query is {text!r}; give a string")
@@ -183,7 +191,8 @@ class Searcher:
         query = Query(text, mode, vector, weight, plan.feedback)
         depth = max(k, rerank_depth if reranker else MMR_DEPTH if mmr is not None else 0)
         with self._index.state() as state:
-            candidates = gather(state, query, depth, per_document=per_document, fold=fold)
+            selection = state.selector.select(asked) if asked is not None else None
+            candidates = gather(state, query, depth, per_document=per_document, fold=fold, selection=selection)
             if mmr is not None and not reranker:  # before documents are read that it would leave out
                 candidates = diversify(candidates, k, mmr)
             found = state.store.hydrate(candidates.ids.tolist(), candidates.vector_ids.tolist())
@@ -205,6 +214,24 @@ class Searcher:
                 duplicates = tuple(elsewhere[i] for i in candidates.duplicates[row])
                 hits.append(Hit(row + 1, relevance, probability, chunk, document, scores, duplicates))
         return hits
+
+    def facets(self, key: str, where: str | Mapping[str, Any] | None = None) -> list[FacetCount]:
+        """How many documents and passages have each value of a field, among those that a filter lets through.
+
+        Args:
+            key: a field as filters name it, such as `lang`, `type` or a key of the metadata.
+            where: which documents are counted, as for `search`.
+
+        Returns:
+            Most documents first. A document with several values counts for each; one without any does not.
+
+        Raises:
+            InvalidInput: no document has the field, or `where` cannot be read.
+            IndexCorrupt: files of the index cannot be read.
+        """
+        asked = parse(where) if where is not None else None
+        with self._index.state() as state:
+            return state.selector.facet(storable(key), asked)
 
     def search_many(self, texts: Sequence[str], **options: Unpack[SearchOptions]) -> list[list[Hit]]:
         """`search` for each of several queries, in order, with the same options."""

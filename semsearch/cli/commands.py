@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from semsearch import __version__
-from semsearch.cli import options
+from semsearch.cli import facets, options
 from semsearch.cli.door import FOUND, NONE_FOUND, Door, prepare_process
 from semsearch.cli.evaluate import evaluate
 from semsearch.cli.options import device_option, examples, index_option, json_option, precision_option
@@ -124,6 +124,7 @@ def index(
         'semsearch query "how do I undo a commit"',
         'semsearch query "opening hours" -k 3 --context 5',
         'semsearch query "ERR_4711" --mode lexical --json',
+        'semsearch query "refunds" --where \'lang = "en" and year >= 2020\'',
     ),
     context_settings={"show_default": True},
 )
@@ -145,6 +146,14 @@ def index(
     help="At most N passages of one document; 0 for no limit.",
 )
 @options.diversity_options
+@options.where_option
+@click.option(
+    "--facet",
+    "facet_keys",
+    metavar="KEY",
+    multiple=True,
+    help="Also count values of KEY among all documents that may be searched. Repeatable.",
+)
 @click.option(
     "--min-probability",
     type=click.FloatRange(0, 1),
@@ -167,6 +176,8 @@ def query(
     per_document: int,
     fold: bool,
     mmr: float | None,
+    where: str | None,
+    facet_keys: tuple[str, ...],
     min_probability: float | None,
     explain: bool,
     context: int,
@@ -201,6 +212,7 @@ def query(
             context=context,
             fold=fold,
             mmr=mmr,
+            where=where,
         )
         elapsed_ms = 1000 * (time.perf_counter() - start)
     best = max((hit.probability for hit in hits if hit.probability is not None), default=None)
@@ -212,9 +224,11 @@ def query(
             click.echo("semsearch: these passages have no probabilities, so none is left out for them", err=True)
         by_meaning = mode != "lexical"
         matches = [searcher.explain(text, hit) if by_meaning else [] for hit in hits] if explain else None
+        counts = facets.count(searcher, facet_keys, where)
         if as_json:
             answer = query_answer(text, searcher.path, mode, elapsed_ms, hits, matches)
-            echo_json({**answer, "best_probability": best})
+            counted = {"facets": facets.json_of(counts)} if counts else {}
+            echo_json({**answer, "best_probability": best, **counted})
         elif hits:
             render.hits(hits, lambda found: searcher.highlight(text, found), whole=context > 0, matches=matches)
         elif best is not None and min_probability:
@@ -222,7 +236,10 @@ def query(
         elif best is not None:
             click.echo(f"semsearch: nothing relevant found (best {best:.0%}); --min-probability 0 shows it", err=True)
         else:
-            click.echo(f"semsearch: no passage found in {clean(str(searcher.path))}", err=True)
+            among = " among documents that match --where" if where is not None else ""
+            click.echo(f"semsearch: no passage found in {clean(str(searcher.path))}{among}", err=True)
+        if not as_json:
+            facets.echo_counts(counts)
     click.get_current_context().exit(FOUND if hits else NONE_FOUND)
 
 
@@ -316,6 +333,7 @@ def remove(paths: tuple[str, ...], index: str, wait_s: float, as_json: bool) -> 
     click.get_current_context().exit(NONE_FOUND if report.missing else FOUND)
 
 
+cli.add_command(facets.facets)
 cli.add_command(evaluate)
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "precision_option",
     "rerank_options",
     "wait_option",
+    "where_option",
 ]
 
 DEFAULT_INDEX = "default"
@@ -52,6 +53,11 @@ device_option = click.option(
     help="Where the model runs: auto, cpu, cuda (all GPUs), cuda:N (one), mps.",
 )
 
+where_option = click.option(
+    "--where",
+    metavar="FILTER",
+    help='Only documents like this: \'lang = "en" and year >= 2020 and path ~ "guides/**"\'.',
+)
 
 precision_option = click.option(
     "--precision",

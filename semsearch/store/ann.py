@@ -104,7 +104,9 @@ class FlatIndex:
         """(scores, ids), each (q, k), best first; where fewer are allowed the rest has id -1."""
         faiss, parameters = _faiss(), None
         if allowed_ids is not None:
-            selector = faiss.IDSelectorBatch(np.ascontiguousarray(allowed_ids, dtype=np.int64))
+            allowed = np.zeros(int(allowed_ids.max(initial=0)) + 1, dtype=np.bool_)
+            allowed[allowed_ids] = True
+            selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
             parameters = faiss.SearchParameters(sel=selector)
         elif k <= GPU_MAX_K and len(self) >= GPU_MIN_VECTORS and _has_gpu():
             found = self._gpu.search(self._index, queries, k)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from semsearch.errors import IndexIncompatible
 from semsearch.store.checksums import checksum_record
+from semsearch.store.fields import enter_fields_of_all
 
 __all__ = ["CHUNK_COLUMNS", "DOCUMENT_COLUMNS", "FORMAT_VERSION", "check_format", "migrate"]
 
@@ -71,7 +72,7 @@ def _drop_leftovers(connection: sqlite3.Connection) -> None:
 
 
 def _add_checksums(connection: sqlite3.Connection) -> None:
-    """Add checksums of what a hit is made of, and of the files beside the database.
+    """Format 3: checksums of what a hit is made of, and of the files beside the database.
 
     `checksums` has a row a file, by its path in the folder of the index.
     """
@@ -86,7 +87,29 @@ def _add_checksums(connection: sqlite3.Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _drop_leftovers, _add_checksums)
+def _add_field_values(connection: sqlite3.Connection) -> None:
+    """Format 4: the values of documents' fields, for filters; the vectors of a document by an index alone."""
+    statements = """
+        CREATE TABLE field_values (
+            document_id INTEGER NOT NULL REFERENCES documents (id) ON DELETE CASCADE, field TEXT NOT NULL,
+            kind INTEGER NOT NULL, value NOT NULL, PRIMARY KEY (document_id, field, kind, value)
+        ) WITHOUT ROWID;
+        CREATE INDEX field_values_value ON field_values (field, kind, value);
+        CREATE INDEX files_modified ON files (mtime_ns);
+        DROP INDEX chunks_document;
+        CREATE INDEX chunks_document ON chunks (document_id, vector_id);
+    """
+    for statement in statements.split(";"):
+        connection.execute(statement)
+    enter_fields_of_all(connection)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    _create,
+    _drop_leftovers,
+    _add_checksums,
+    _add_field_values,
+)
 """Entry i takes format i to format i + 1."""
 
 FORMAT_VERSION = len(MIGRATIONS)

@@ -18,6 +18,7 @@ import numpy as np
 from semsearch.errors import IndexCorrupt, IndexUnwritable, InvalidInput
 from semsearch.store.checksums import checksum_record, checksum_rows
 from semsearch.store.derived import LEXICAL, Derived, add_shard, record_checksums
+from semsearch.store.fields import enter_fields
 from semsearch.store.files import DATABASE, LOCK, command, open_private, writer_lock
 from semsearch.store.metadata import MAX_VARIABLES, FileState, connect, read_meta, unpack_document
 from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, check_format, migrate
@@ -261,6 +262,7 @@ class StoreWriter:
             record["id"] = row_id = self._next_id("documents")
             record["checksum"] = checksum_record(record[name] for name in DOCUMENT_COLUMNS.split(", "))
             self.db.table("documents").insert(record)
+            enter_fields(self.db.conn, row_id, document.id, document.title, document.source, document.metadata)
             rows = [
                 (i, row_id, c.ordinal, c.start, c.end, c.line_start, c.line_end, c.heading, c.page, c.text, vector_id)
                 for i, (c, vector_id) in enumerate(zip(chunks, vector_ids, strict=True), self._next_id("chunks"))

@@ -203,6 +203,21 @@ class TestQuery:
         assert "三箱苹果" in done.stdout
         assert json.loads(done.stdout)["hits"][0]["path"].endswith("库存.txt")
 
+    def test_where_limits_a_search_and_facets_count(self, index):
+        options = ("--where", 'author = "Ada"', "--facet", "author", "--index", index, "--json")
+        found = json.loads(run("query", "lines of a ledger", *options, "--min-probability", "0").stdout)
+        assert {Path(hit["path"]).name for hit in found["hits"]} == {"cooking.md"}
+        assert found["facets"] == {"author": [{"value": "Ada", "documents": 1, "passages": len(found["hits"])}]}
+        counted = json.loads(run("facets", "type", "--where", 'path ~ "*.txt"', "--index", index, "--json").stdout)
+        assert [(c["value"], c["documents"]) for c in counted["facets"]["type"]] == [("txt", 3)]
+        assert "3  txt\n" in run("facets", "type", "--index", index).stdout
+
+    @pytest.mark.parametrize("command", ["query", "facets"])
+    def test_a_filter_that_cannot_be_read_is_one_line(self, command, index):
+        done = run(command, "author", "--where", "author = Ada", "--index", index)
+        assert done.exit_code == 2 and "Traceback" not in done.stderr
+        assert done.stderr == 'semsearch: error: the filter, character 10 (Ada): put text in quotes: "Ada"\n'
+
     def test_the_query_may_come_from_stdin_or_in_several_words(self, index):
         piped = json.loads(run("query", "-", "--index", index, "--json", input="smooth dough\n").stdout)
         typed = json.loads(run("query", "smooth", "dough", "--index", index, "--json").stdout)

@@ -629,9 +629,11 @@ def test_an_index_of_the_first_format_is_brought_up_to_date(docs: Path, toy: Toy
         db.execute("DELETE FROM meta WHERE key = 'lexical'")
         for table in ("documents", "chunks", "meta"):
             db.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
-        db.execute("DROP TABLE checksums")
-        db.execute("CREATE TABLE lexical_leftovers (chunk_id INTEGER PRIMARY KEY)")
-        db.execute("PRAGMA user_version = 1")
+        db.executescript(
+            "DROP TABLE checksums; CREATE TABLE lexical_leftovers (chunk_id INTEGER PRIMARY KEY); "
+            "DROP TABLE field_values; DROP INDEX files_modified; DROP INDEX chunks_document; "
+            "CREATE INDEX chunks_document ON chunks (document_id); PRAGMA user_version = 1"
+        )
     db.close()
     for file in (path / "store.sum", *(path / "vectors").glob("*.sums.npy")):
         file.unlink()

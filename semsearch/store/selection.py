@@ -1,0 +1,346 @@
+"""Filters to what they let through: SQLite finds documents by the values of their fields, numpy their passages.
+
+Each comparison is one statement with parameters only, over an index of values; `and`, `or` and `not` are operations on
+sets of ids. One `Selector` belongs to one generation of an index and keeps what it found.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from semsearch.errors import IndexIncompatible, InvalidInput
+from semsearch.filters import (
+    BUILT_IN,
+    NEGATED,
+    And,
+    Date,
+    Exists,
+    Filter,
+    Not,
+    Or,
+    Value,
+    parse_date,
+)
+from semsearch.store.fields import (
+    BOOLEAN,
+    DATE,
+    NUMBER,
+    NUMBER_IN_TEXT,
+    TEXT,
+    comparable_number,
+    comparable_text,
+    stored_name,
+)
+from semsearch.store.globs import literal_part, path_matcher, text_matcher
+from semsearch.store.metadata import Store
+from semsearch.types import IntArray
+
+__all__ = ["FacetCount", "Selection", "Selector"]
+
+MAX_KEPT_IDS = 16_000_000  # of all selections together, 128 MB
+FEW_DOCUMENTS = 1_000  # whose passages are read from SQLite as long as those of all are not needed for anything
+MAX_PATTERN_CHARS = 1_000
+_KINDS = {TEXT: "text", NUMBER: "numbers", DATE: "dates", BOOLEAN: "true and false"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """What a filter lets through, of what is visible.
+
+    Attributes:
+        documents: int64, ascending rows of the documents that have passages.
+        chunks: int64, ascending ids of their passages.
+        vectors: int64, ascending ids of the distinct vectors that these have.
+    """
+
+    documents: IntArray
+    chunks: IntArray
+    vectors: IntArray
+
+    def holds(self, documents: IntArray) -> np.typing.NDArray[np.bool_]:
+        """Which of these documents, int64 (n,), it lets through."""
+        if not len(self.documents):
+            return np.zeros(len(documents), dtype=np.bool_)
+        at = np.minimum(np.searchsorted(self.documents, documents), len(self.documents) - 1)
+        return np.asarray(self.documents[at] == documents)
+
+
+@dataclass(frozen=True, slots=True)
+class FacetCount:
+    """How many documents and passages have a value; a document with several counts for each."""
+
+    value: str | int | float | bool
+    documents: int
+    passages: int
+
+
+class Selector:
+    """Answers filters over one generation of an index, inside of `Store.snapshot`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept: OrderedDict[str, Selection] = OrderedDict()
+        self._places: _Places | None = None
+
+    def select(self, where: Filter) -> Selection:
+        """What a filter lets through.
+
+        Raises:
+            InvalidInput: no document has one of its fields, or a value is of a kind that a field never has.
+            IndexIncompatible: the index is of a format without values of fields.
+        """
+        key = str(where)
+        if _asks_for_modified(where):  # the one field that changes without a new generation, when a file was touched
+            key = f"{self._store.query('PRAGMA data_version')[0][0]} {key}"
+        found = self._kept.get(key)
+        if found is None:
+            self._check_format()
+            found = self._kept[key] = self._passages_of(self._documents(where))
+            while len(self._kept) > 1 and sum(map(_n_ids, self._kept.values())) > MAX_KEPT_IDS:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return found
+
+    def facet(self, field: str, where: Filter | None) -> list[FacetCount]:
+        """How many documents and passages have each value of a field, among those that a filter lets through.
+
+        Returns:
+            Most documents first, then by value. `modified` is counted by month.
+
+        Raises:
+            InvalidInput: no document has the field.
+            IndexIncompatible: the index is of a format without values of fields.
+        """
+        self._check_format()
+        self._check_field(field, f"facet {field!r}")
+        if field == "modified":
+            sql = (
+                f"SELECT {TEXT}, strftime('%Y-%m', mtime_ns / 1000000000, 'unixepoch') AS month, count(*), "
+                "group_concat(d.id) FROM files f JOIN documents d ON d.path = f.path "
+                "WHERE month NOT NULL GROUP BY month"
+            )
+            rows = self._store.query(sql)
+        else:
+            sql = (
+                "SELECT kind, value, count(*), group_concat(document_id) FROM field_values "
+                f"WHERE field = ? AND kind IN ({TEXT}, {NUMBER}, {BOOLEAN}) GROUP BY kind, value"
+            )
+            rows = self._store.query(sql, [stored_name(field)])
+        if not rows:
+            return []
+        places = self._all_places()
+        n_passages = places.count(_ids([row[3] for row in rows]))
+        if where is not None:
+            n_passages *= self.select(where).holds(_ids([row[3] for row in rows]))
+        firsts = np.cumsum([0, *(row[2] for row in rows[:-1])])
+        documents, passages = (np.add.reduceat(n, firsts).tolist() for n in (n_passages > 0, n_passages))
+        counts = [
+            FacetCount(bool(value) if kind == BOOLEAN else value, n, p)
+            for (kind, value, _, _), n, p in zip(rows, documents, passages, strict=True)
+            if n
+        ]
+        return sorted(counts, key=lambda c: (-c.documents, isinstance(c.value, str), c.value))
+
+    def _documents(self, where: Filter) -> IntArray:
+        """Ascending rows of documents, among which may be some that are not visible yet."""
+        if isinstance(where, And | Or):
+            found = [self._documents(part) for part in where.parts]
+            combine = np.intersect1d if isinstance(where, And) else np.union1d
+            for part in found[1:]:
+                found[0] = combine(found[0], part)
+            return found[0]
+        if isinstance(where, Not):
+            return np.setdiff1d(self._all_places().documents, self._documents(where.part), assume_unique=True)
+        self._check_field(where.field, where.at)
+        if isinstance(where, Exists):
+            return self._with_field(where.field)
+        operator = NEGATED.get(where.operator, where.operator)
+        found = [self._comparing(where.field, operator, value, where.at) for value in where.values]
+        matching = found[0] if len(found) == 1 else np.unique(np.concatenate(found))
+        if where.operator not in NEGATED:
+            return matching
+        return np.setdiff1d(self._with_field(where.field), matching, assume_unique=True)
+
+    def _with_field(self, field: str) -> IntArray:
+        if field == "modified":
+            return self._modified("f.mtime_ns NOT NULL", [])
+        return self._rows("field = ?", [stored_name(field)])
+
+    def _comparing(self, field: str, operator: str, value: Value, at: str) -> IntArray:
+        """Documents of which a value compares so with this one; `operator` is no negation."""
+        if field == "modified":
+            if isinstance(value, str):
+                value = parse_date(value) or value
+            if not isinstance(value, Date) or operator == "~":
+                raise InvalidInput(f"{at}: modified is a date; write one as in: modified >= 2024-05-01")
+            return self._modified(*_within("f.mtime_ns", operator, value, 1_000))
+        self._check_kind(field, value, at)
+        name = stored_name(field)
+        if operator == "~":
+            return self._fitting(field, str(value), at)
+        operator = "=" if operator == "in" else operator
+        if isinstance(value, Date):
+            condition, parameters = _within("value", operator, value, 1)
+            return self._rows(f"field = ? AND kind = {DATE} AND {condition}", [name, *parameters])
+        if isinstance(value, str):
+            condition = f"field = ? AND kind = {TEXT} AND value {operator} ?"
+            return self._rows(condition, [name, comparable_text(field, value)])
+        if isinstance(value, bool):
+            return self._rows(f"field = ? AND kind = {BOOLEAN} AND value {operator} ?", [name, int(value)])
+        number = comparable_number(value)
+        parts = [
+            self._rows(f"field = ? AND kind = {kind} AND value {operator} ?", [name, number])
+            for kind in (NUMBER, NUMBER_IN_TEXT)
+        ]
+        return np.union1d(*parts) if all(map(len, parts)) else parts[0] if len(parts[0]) else parts[1]
+
+    def _fitting(self, field: str, pattern: str, at: str) -> IntArray:
+        """Documents of which a text fits a pattern. SQLite leaves out values that lack its longest literal piece."""
+        if len(pattern) > MAX_PATTERN_CHARS:
+            raise InvalidInput(f"{at}: the pattern has {len(pattern):,} characters; {MAX_PATTERN_CHARS:,} are the most")
+        pattern = pattern.lower() if field in ("type", "lang") else pattern
+        fits = path_matcher(pattern) if field == "path" else text_matcher(pattern)
+        sql = (
+            "SELECT value, group_concat(document_id) FROM field_values "
+            f"WHERE field = ? AND kind = {TEXT} AND instr(value, ?) GROUP BY value"
+        )
+        rows = self._store.query(sql, [stored_name(field), literal_part(pattern)])
+        return np.unique(_ids([ids for value, ids in rows if fits(value)]))
+
+    def _rows(self, condition: str, parameters: Sequence[Any]) -> IntArray:
+        # One text of all ids is read three to ten times as fast as a row each.
+        sql = f"SELECT group_concat(document_id) FROM field_values WHERE {condition}"
+        return np.unique(_ids([self._store.query(sql, parameters)[0][0]]))
+
+    def _modified(self, condition: str, parameters: Sequence[int]) -> IntArray:
+        sql = f"SELECT group_concat(d.id) FROM files f JOIN documents d ON d.path = f.path WHERE {condition}"
+        return np.unique(_ids([self._store.query(sql, parameters)[0][0]]))
+
+    def _check_format(self) -> None:
+        if not self._store.query("SELECT 1 FROM sqlite_master WHERE name = 'field_values'"):
+            raise IndexIncompatible(
+                f"the index {self._store.path} was written by an older semsearch, which kept nothing to filter by. "
+                f"Bring it up to date, without encoding again: semsearch index --index {self._store.path}"
+            )
+
+    def _check_field(self, field: str, at: str) -> None:
+        name = stored_name(field)
+        if field in BUILT_IN or self._store.query("SELECT 1 FROM field_values WHERE field = ? LIMIT 1", [name]):
+            return
+        known = self._known_fields()
+        near = difflib.get_close_matches(field.removeprefix("metadata."), known, n=1, cutoff=0.6)
+        meant = f"did you mean {near[0]}? " if near else ""
+        shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+        raise InvalidInput(f"{at}: no document has a field {field!r}; {meant}There are {shown}")
+
+    def _known_fields(self) -> list[str]:
+        sql = """
+            WITH RECURSIVE known (field) AS (
+                SELECT min(field) FROM field_values
+                UNION ALL SELECT (SELECT min(v.field) FROM field_values v WHERE v.field > known.field) FROM known
+                WHERE known.field NOT NULL
+            ) SELECT field FROM known WHERE field LIKE '.%' LIMIT 1000
+        """  # the distinct ones, by as many look-ups
+        metadata = [row[0][1:] for row in self._store.query(sql)]
+        return [*BUILT_IN, *(f"metadata.{name}" if name in BUILT_IN else name for name in metadata)]
+
+    def _check_kind(self, field: str, value: Value, at: str) -> None:
+        if field in BUILT_IN:
+            if not isinstance(value, str):
+                raise InvalidInput(f"{at}: {field} is a text; put the value in quotes")
+            return
+        sql = "SELECT 1 FROM field_values WHERE field = ? AND kind = ? LIMIT 1"
+        held = {kind for kind in range(5) if self._store.query(sql, [stored_name(field), kind])}
+        kinds = {TEXT} if isinstance(value, str) else {BOOLEAN} if isinstance(value, bool) else {NUMBER, NUMBER_IN_TEXT}
+        if isinstance(value, Date):
+            kinds = {DATE}
+        if held and not held & kinds:
+            holds = " and ".join(name for kind, name in _KINDS.items() if kind in held)
+            raise InvalidInput(f"{at}: {field} holds {holds}, not {_KINDS[min(kinds)]}; {_advice(held)}")
+
+    def _passages_of(self, documents: IntArray) -> Selection:
+        if self._places is None and len(documents) <= FEW_DOCUMENTS:
+            sql = (
+                "SELECT c.document_id, c.id, c.vector_id FROM chunks c JOIN documents d ON d.id = c.document_id "
+                "WHERE d.visible = 1 AND d.id IN (SELECT value FROM json_each(?))"
+            )
+            rows = self._store.query(sql, [f"[{','.join(map(str, documents.tolist()))}]"])
+            found, chunks, vectors = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+        else:
+            found, chunks, vectors = self._all_places().of(documents)
+        return Selection(np.unique(found), np.sort(chunks), np.unique(vectors))
+
+    def _all_places(self) -> _Places:
+        if self._places is None:
+            self._places = _Places(self._store)
+        return self._places
+
+
+class _Places:
+    """Document, chunk and vector of every visible passage, in memory: 24 bytes each."""
+
+    def __init__(self, store: Store) -> None:
+        hidden = [row[0] for row in store.query("SELECT id FROM documents WHERE visible = 0")]
+        sql = "SELECT group_concat(document_id), group_concat(id), group_concat(vector_id) FROM chunks"
+        table = [_ids([column]) for column in store.query(sql)[0]]
+        order = np.argsort(table[0], kind="stable")
+        order = order[~np.isin(table[0][order], hidden)] if hidden else order
+        self._document_of, self._chunks, self._vectors = (column[order] for column in table)
+        self.documents: IntArray
+        self.documents, self._first = np.unique(self._document_of, return_index=True)
+        self._n = np.diff(self._first, append=len(self._document_of))
+
+    def count(self, documents: IntArray) -> IntArray:
+        """int64 (n,) passages that each of these documents has; 0 for one that is not visible."""
+        if not len(self.documents):
+            return np.zeros(len(documents), dtype=np.int64)
+        at = np.minimum(np.searchsorted(self.documents, documents), len(self.documents) - 1)
+        return np.where(self.documents[at] == documents, self._n[at], 0)
+
+    def of(self, documents: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+        """(documents, chunks, vectors), int64 (n,) each, of the passages of these documents."""
+        documents = documents[self.count(documents) > 0]
+        at = np.searchsorted(self.documents, documents)
+        n = self._n[at]
+        ends = np.cumsum(n)
+        rows = np.arange(int(n.sum())) + np.repeat(self._first[at] - (ends - n), n)
+        return self._document_of[rows], self._chunks[rows], self._vectors[rows]
+
+
+def _within(column: str, operator: str, value: Date, scale: int) -> tuple[str, list[int]]:
+    """A condition for times that are in, before or after a date, and its parameters."""
+    start, end = (max(min(bound * scale, 2**63 - 1), -(2**63)) for bound in (value.start, value.end))
+    if operator in ("=", "in"):
+        return f"{column} >= ? AND {column} < ?", [start, end]
+    sign, bound = {"<": ("<", start), "<=": ("<", end), ">": (">=", end), ">=": (">=", start)}[operator]
+    return f"{column} {sign} ?", [bound]
+
+
+def _ids(texts: Sequence[str | None]) -> IntArray:
+    """The numbers that SQLite's group_concat has written, int64."""
+    text = ",".join(filter(None, texts))
+    return np.fromstring(text, dtype=np.int64, sep=",") if text else np.empty(0, dtype=np.int64)
+
+
+def _asks_for_modified(where: Filter) -> bool:
+    if isinstance(where, And | Or):
+        return any(map(_asks_for_modified, where.parts))
+    return _asks_for_modified(where.part) if isinstance(where, Not) else where.field == "modified"
+
+
+def _n_ids(selection: Selection) -> int:
+    return len(selection.documents) + len(selection.chunks) + len(selection.vectors)
+
+
+def _advice(held: set[int]) -> str:
+    if TEXT in held:
+        return "put the value in quotes"
+    if NUMBER in held:
+        return "give a number, without quotes"
+    return "compare it with true or false" if BOOLEAN in held else "write the date without quotes"
