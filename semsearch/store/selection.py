@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from semsearch.errors import IndexIncompatible, InvalidInput
+from semsearch.errors import InvalidInput
 from semsearch.filters import (
     BUILT_IN,
     NEGATED,
@@ -93,14 +93,12 @@ class Selector:
 
         Raises:
             InvalidInput: no document has one of its fields, or a value is of a kind that a field never has.
-            IndexIncompatible: the index is of a format without values of fields.
         """
         key = str(where)
         if _asks_for_modified(where):  # the one field that changes without a new generation, when a file was touched
             key = f"{self._store.query('PRAGMA data_version')[0][0]} {key}"
         found = self._kept.get(key)
         if found is None:
-            self._check_format()
             found = self._kept[key] = self._passages_of(self._documents(where))
             while len(self._kept) > 1 and sum(map(_n_ids, self._kept.values())) > MAX_KEPT_IDS:
                 self._kept.popitem(last=False)
@@ -115,9 +113,7 @@ class Selector:
 
         Raises:
             InvalidInput: no document has the field.
-            IndexIncompatible: the index is of a format without values of fields.
         """
-        self._check_format()
         self._check_field(field, f"facet {field!r}")
         if field == "modified":
             sql = (
@@ -221,13 +217,6 @@ class Selector:
     def _modified(self, condition: str, parameters: Sequence[int]) -> IntArray:
         sql = f"SELECT group_concat(d.id) FROM files f JOIN documents d ON d.path = f.path WHERE {condition}"
         return np.unique(_ids([self._store.query(sql, parameters)[0][0]]))
-
-    def _check_format(self) -> None:
-        if not self._store.query("SELECT 1 FROM sqlite_master WHERE name = 'field_values'"):
-            raise IndexIncompatible(
-                f"the index {self._store.path} was written by an older semsearch, which kept nothing to filter by. "
-                f"Bring it up to date, without encoding again: semsearch index --index {self._store.path}"
-            )
 
     def _check_field(self, field: str, at: str) -> None:
         name = stored_name(field)

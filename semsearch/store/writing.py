@@ -29,6 +29,7 @@ from semsearch.types import Chunk, Document, FloatArray
 __all__ = ["IGNORE", "IGNORE_EVERYTHING", "StoreWriter", "unwritable", "write_ignore"]
 
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+UNWRITABLE_DATABASE = ("disk", "readonly", "locked", "unable to open")  # words of SQLite's messages; the rest is damage
 IGNORE, IGNORE_EVERYTHING = ".gitignore", b"*\n"
 _UPSERT_META = "INSERT OR REPLACE INTO meta (key, value, checksum) VALUES (?, ?, ?)"
 _FILE_COLUMNS = "path, size, mtime_ns, content_hash, status, reason, checked_ns"
@@ -49,10 +50,10 @@ class StoreWriter:
             before = check_format(connection)
             migrate(connection)
             self.meta = read_meta(connection)
-        except sqlite3.OperationalError:  # the file may be sound: see `unwritable`
-            connection.close()
-            raise
         except sqlite3.DatabaseError as error:
+            connection.close()
+            if _is_unwritable(error):  # the file may be sound: see `unwritable`
+                raise
             raise IndexCorrupt(
                 f"{path / DATABASE} is not a readable database ({error}). What can be done tells: "
                 f"{command('verify', path)}"
@@ -372,13 +373,20 @@ def unwritable(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.OperationalError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in UNWRITABLE:
+        if not _is_unwritable(error):
             raise
         reason = error.strerror if isinstance(error, OSError) else error
         raise IndexUnwritable(
             f"{path} cannot be written to ({reason}). What was in the index is still there, and what was encoded is "
             "kept: make room or allow writing, and run it again"
         ) from error
+
+
+def _is_unwritable(error: sqlite3.DatabaseError | OSError) -> bool:
+    """Whether the place is to blame and not what lies there."""
+    if isinstance(error, OSError):
+        return error.errno in UNWRITABLE
+    return isinstance(error, sqlite3.OperationalError) and any(said in str(error) for said in UNWRITABLE_DATABASE)
 
 
 def write_ignore(path: Path) -> None:

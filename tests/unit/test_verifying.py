@@ -22,6 +22,7 @@ from semsearch.reports import SourceCounts, VerifyReport
 from semsearch.store.ann import FlatIndex
 from semsearch.store.checksums import checksum_file, checksum_rows
 from semsearch.store.files import writer_lock
+from semsearch.store.schema import FORMAT_VERSION
 from semsearch.store.writing import StoreWriter
 from semsearch.verifying import verify
 from tests.toy import ToyEmbedder
@@ -305,11 +306,13 @@ def test_an_index_of_format_2_gets_its_checksums(copy: Path) -> None:
     with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
         for table in ("documents", "chunks", "meta"):
             connection.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
-        connection.execute("DROP TABLE checksums")
-        connection.execute("PRAGMA user_version = 2")
+        connection.executescript(
+            "DROP TABLE checksums; DROP TABLE field_values; DROP INDEX files_modified; DROP INDEX chunks_document; "
+            "CREATE INDEX chunks_document ON chunks (document_id); PRAGMA user_version = 2"
+        )
     for path in (copy / "store.sum", *(copy / "vectors").glob("*.sums.npy")):
         path.unlink()
-    with pytest.raises(IndexIncompatible, match=r"format 2, .* reads 3.*semsearch index"):
+    with pytest.raises(IndexIncompatible, match=rf"format 2, .* reads {FORMAT_VERSION}.*semsearch index"):
         ask(copy)
     toy = ToyEmbedder()
     assert build_index(make_documents(40), index=copy, embedder=toy).files.unchanged == 40
