@@ -11,9 +11,9 @@ from typing import Any
 
 from semsearch.errors import IndexCorrupt
 from semsearch.ranking.plan import RankingPlan
-from semsearch.store.ann import FlatIndex
 from semsearch.store.lexical import LexicalIndex
 from semsearch.store.metadata import Store
+from semsearch.store.nearest import open_nearest
 from semsearch.store.vectors import ShardReader
 from semsearch.types import VectorIndex
 
@@ -91,7 +91,7 @@ class OpenIndex:
     def _open(self, meta: Mapping[str, Any]) -> IndexState:
         store, model = self._store, meta["model"]
         shards = ShardReader(self.path / "vectors", store.shard_names(model["fingerprint"]), model["dim"])
-        index = FlatIndex.load(self.path / meta["ann"]["file"], model["dim"])
+        index = open_nearest(self.path, meta["ann"], shards)
         lexical = LexicalIndex(self.path / "lexical")
         n_chunks, n_vectors, n_documents = store.count_chunks()
         n_spare = max(len(index) - n_vectors, len(lexical) - n_chunks, 0)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semsearch.errors import IndexCorrupt
-from semsearch.store.ann import FlatIndex
 from semsearch.store.lexical import LexicalEntry, LexicalWriter
+from semsearch.store.nearest import SAMPLE_SIZE, SearchKind, bring_up_to_date
 from semsearch.store.vectors import ShardReader, remove_unnamed, write_shard
 from semsearch.types import FloatArray, IntArray
 
@@ -63,22 +62,32 @@ class Derived:
         finally:
             writer.close()
 
-    def save_ann(self, model: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
-        """Bring the FAISS index to the vectors that chunks have now, and say which file it is."""
+    def save_ann(
+        self,
+        model: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        wanted: SearchKind,
+        encode: Callable[[list[str]], FloatArray] | None,
+    ) -> dict[str, Any]:
+        """Bring the FAISS index to the vectors that chunks have now, and say which file it is.
+
+        `encode` makes vectors of queries, float32 (n, dim), from passages; on those recall is measured.
+        """
         live = np.array(self.db.execute("SELECT DISTINCT vector_id FROM chunks").fetchall(), dtype=np.int64).ravel()
-        index = FlatIndex(model["dim"])
-        done: dict[str, Any] = meta.get("ann") or {}
-        if done.get("kind") == FlatIndex.kind and meta["model"]["fingerprint"] == model["fingerprint"]:
-            with contextlib.suppress(IndexCorrupt, FileNotFoundError):
-                index = FlatIndex.load(self.path / done["file"], model["dim"], to_change=True)
-                if np.array_equal(np.sort(index.ids), np.sort(live)):
-                    return done
-        index.remove(np.setdiff1d(index.ids, live))
-        new = np.setdiff1d(live, index.ids)
-        index.add(new, self._shards(model["fingerprint"], model["dim"]).get(new))
+        live.sort()
+        before: dict[str, Any] = meta.get("ann") or {}
+        if before and meta["model"]["fingerprint"] != model["fingerprint"]:
+            before = {}
         name = f"ann-{meta.get('generation', 0) + 1:06d}.faiss"
-        index.save(self.path / name)
-        return {"kind": FlatIndex.kind, "file": name}
+        vectors = self._shards(model["fingerprint"], model["dim"])
+        sample = None if encode is None else lambda: encode(self._some_passages(live))
+        return bring_up_to_date(self.path, name, live, vectors, before, wanted, sample)
+
+    def _some_passages(self, live: IntArray) -> list[str]:
+        """Texts of chunks with some of these vectors, drawn the same way every time."""
+        chosen = np.random.default_rng(0).choice(live, min(SAMPLE_SIZE, len(live)), replace=False)
+        sql = "SELECT text FROM chunks WHERE vector_id = ? LIMIT 1"
+        return [self.db.execute(sql, [int(i)]).fetchone()[0] for i in chosen]
 
     def compact_shards(self, fingerprint: str, *, keep_dead: bool) -> None:
         """Drop vectors that no chunk has, unless they are to be kept, and join small shards, once it is worth it."""

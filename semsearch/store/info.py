@@ -33,6 +33,7 @@ class IndexInfo:
     created: str
     updated: str
     ann_kind: str
+    ann: dict[str, Any]  # of the vector index, as `IndexReport.ann`
     plan: dict[str, Any] | None  # how searches rank, as tuned, with what is known of the tuning
 
     def as_dict(self) -> dict[str, Any]:
@@ -89,6 +90,7 @@ def inspect_index(index: str | Path = "default") -> IndexInfo:
                 created=meta["created"],
                 updated=meta["updated"],
                 ann_kind=meta["ann"]["kind"],
+                ann={name: value for name, value in meta["ann"].items() if name != "file"},
                 plan=meta.get("plan"),
             )
     finally:

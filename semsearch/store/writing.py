@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from semsearch.errors import IndexCorrupt, InvalidInput
 from semsearch.store.derived import Derived, add_shard
 from semsearch.store.files import DATABASE, LOCK, writer_lock
 from semsearch.store.metadata import MAX_VARIABLES, FileState, connect, read_meta, unpack_document
+from semsearch.store.nearest import SearchKind
 from semsearch.store.schema import migrate
 from semsearch.store.vectors import ShardReader, unreadable_shards
 from semsearch.types import Chunk, Document, FloatArray
@@ -234,10 +235,12 @@ class StoreWriter:
         drop_roots: Iterable[str] = (),
         roots: Iterable[tuple[str, str, str, str | None]] = (),
         meta: Mapping[str, Any] | None = None,
+        encode_sample: Callable[[list[str]], FloatArray] | None = None,
     ) -> int:
         """Show all that is staged, drop what it replaces and what is named, remember roots and meta values.
 
-        All in one commit; `roots` are rows of path, globs, excludes and text column.
+        All in one commit; `roots` are rows of path, globs, excludes and text column. `encode_sample` makes vectors of
+        queries, float32 (n, dim), from passages; without it no other kind of vector index is chosen.
         Gives the number of documents that were dropped or replaced.
         """
         values = dict(meta or {})
@@ -247,7 +250,8 @@ class StoreWriter:
             lexical.commit()
             with self.db.atomic():
                 n_dropped = self._swap(drop_paths, drop_keys)
-                ann = derived.save_ann(model, self.meta) if model else None
+                wanted = SearchKind(**{**(self.meta.get("search_kind") or {}), **values.get("search_kind", {})})
+                ann = derived.save_ann(model, self.meta, wanted, encode_sample) if model else None
                 self.db.conn.executemany("DELETE FROM roots WHERE path = ?", [(r,) for r in drop_roots])
                 self.db.conn.executemany("INSERT OR REPLACE INTO roots VALUES (?, ?, ?, ?)", roots)
                 finished = self._run_roots.union(drop_roots)

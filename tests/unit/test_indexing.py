@@ -513,7 +513,7 @@ def test_progress_and_report(docs: Path, toy: ToyEmbedder) -> None:
     assert [p.files_done for p in seen] == sorted(p.files_done for p in seen)
     assert seen[-1].chunks_done == report.chunks.encoded
     told = json.loads(json.dumps(report.as_dict()))
-    assert set(told) == {"index", "files", "chunks", "elapsed_s", "problems"}
+    assert set(told) == {"index", "files", "chunks", "ann", "elapsed_s", "problems"}
     files = told["files"]
     assert files["seen"] == files["indexed"] + files["unchanged"] + files["skipped"] + files["failed"] == 4
     assert told["problems"][0]["path"].endswith("empty.md")

@@ -1,0 +1,54 @@
+"""How much an approximate index finds, measured on a sample, and the narrowest search that finds enough.
+
+recall@10 is the share of the ten nearest vectors, by exact comparison with all, that are among the ten an index gives.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from semsearch.store.approximate import ApproximateIndex, RescoredIndex
+from semsearch.store.vectors import ShardReader
+from semsearch.types import FloatArray, IntArray, VectorIndex
+
+__all__ = ["DEPTH", "exact_neighbors", "narrow", "recall"]
+
+DEPTH = 10
+BLOCK = 65_536  # vectors compared at a time
+
+
+def exact_neighbors(queries: FloatArray, ids: IntArray, vectors: ShardReader, k: int = DEPTH) -> IntArray:
+    """int64 (q, k) ids of the k vectors nearest to float32 (q, dim) queries, in no order; -1 where there are fewer."""
+    best_ids = np.full((len(queries), k), -1, dtype=np.int64)
+    best = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    for first in range(0, len(ids), BLOCK):
+        block = ids[first : first + BLOCK]
+        scores = np.concatenate((best, queries @ vectors.get(block).T), axis=1)
+        among = np.concatenate((best_ids, np.broadcast_to(block, (len(queries), len(block)))), axis=1)
+        chosen = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        best, best_ids = np.take_along_axis(scores, chosen, 1), np.take_along_axis(among, chosen, 1)
+    return best_ids
+
+
+def recall(index: VectorIndex, queries: FloatArray, nearest: IntArray) -> float:
+    """Mean share of the nearest, int64 (q, k), that the index finds among its first k."""
+    found = index.search(queries, nearest.shape[1]).ids
+    shares = [np.isin(row[row >= 0], ids).mean() for row, ids in zip(nearest, found, strict=True)]
+    return float(np.mean(shares))
+
+
+def narrow(
+    index: ApproximateIndex, vectors: ShardReader, queries: FloatArray, nearest: IntArray, wanted: float
+) -> float:
+    """Set an index to the least value of its parameter with the recall that is wanted, or to the largest there is.
+
+    Gives the recall at that value, after rescoring.
+    """
+    reached = 0.0
+    rescored = RescoredIndex(index, vectors, index.recipe.n_rescored)
+    for value in index.recipe.values:
+        index.value = value
+        reached = recall(rescored, queries, nearest)
+        if reached >= wanted:
+            break
+    return reached
