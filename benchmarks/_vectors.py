@@ -18,7 +18,9 @@ import numpy as np
 
 from semsearch import Document, build_index, load_embedder
 from semsearch.evaluation import read_collection
+from semsearch.staging import encode_stretches
 from semsearch.store.metadata import Store
+from semsearch.store.nearest import SAMPLE_SIZE
 from semsearch.store.vectors import ShardReader
 from semsearch.types import Embedder, FloatArray
 
@@ -53,6 +55,18 @@ def real_questions(n: int) -> FloatArray:
         CACHE.mkdir(exist_ok=True)
         np.save(kept, load_embedder(precision="full").embed_queries(chosen))
     return np.load(kept)[:n]
+
+
+def real_stretches() -> FloatArray:
+    """float32 (n, dim) unit rows of what an index measures recall on: a few tokens in a row of some passages."""
+    kept = CACHE / "stretches.npy"
+    if not kept.exists():
+        store = Store(INDEX)
+        texts = [row[0] for row in store.query("SELECT text FROM chunks ORDER BY id")]
+        store.close()
+        chosen = random.Random(0).sample(texts, SAMPLE_SIZE)
+        np.save(kept, encode_stretches(load_embedder(precision="full"), chosen))
+    return np.load(kept)
 
 
 def extended(rows: FloatArray, n: int) -> FloatArray:

@@ -141,7 +141,10 @@ def sorted_neighbors(scores: FloatArray, ids: IntArray, k: int) -> Neighbors:
     """The k best of each row of float32 and int64 (q, n), ties to the smaller id; id -1 stands for nothing."""
     scores = np.where(ids < 0, np.float32(-np.inf), scores)
     order = np.lexsort((ids, -scores), axis=1)[:, :k]
-    ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
+    rows = np.arange(len(ids))[:, np.newaxis]
+    ids, scores = ids[rows, order], scores[rows, order]
+    if ids.shape[1] == k:
+        return Neighbors(ids, scores)
     padding = ((0, 0), (0, k - ids.shape[1]))
     return Neighbors(np.pad(ids, padding, constant_values=-1), np.pad(scores, padding, constant_values=-np.inf))
 

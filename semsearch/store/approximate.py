@@ -18,11 +18,11 @@ import numpy as np
 from semsearch.errors import IndexCorrupt
 from semsearch.store.ann import faiss_library, read_faiss, sorted_neighbors, write_faiss
 from semsearch.store.vectors import ShardReader
-from semsearch.types import FloatArray, IntArray, Neighbors, VectorIndex
+from semsearch.types import FloatArray, IntArray, Neighbors
 
 __all__ = ["RECIPES", "ApproximateIndex", "Recipe", "RescoredIndex"]
 
-HNSW_LINKS = 24  # twice as many on the ground floor, 4 bytes each: 592 bytes a vector with its 384 codes and its id
+HNSW_LINKS = 22  # twice as many on the ground floor, 4 bytes each: 584 bytes a vector of 384 components, with its id
 HNSW_CONSTRUCTION = 80  # neighbours looked at for each vector added
 POINTS_PER_LIST = 40  # vectors that each centre is found from
 CLUSTERING_ROUNDS = 10
@@ -158,12 +158,18 @@ class ApproximateIndex:
 
     def search(self, queries: FloatArray, k: int, allowed_ids: IntArray | None = None) -> Neighbors:
         """Some k near float32 (q, dim) queries, best first by approximate scores, among `allowed_ids` when given."""
+        return sorted_neighbors(*self.candidates(queries, k, allowed_ids), k)
+
+    def candidates(
+        self, queries: FloatArray, k: int, allowed_ids: IntArray | None = None
+    ) -> tuple[FloatArray, IntArray]:
+        """As `search`, in no order: approximate scores and ids, each (q, n), where n is k or all; -1 for nothing."""
         n = min(k, len(self))
         if n < 1:
-            return sorted_neighbors(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64), k)
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         rows = np.ascontiguousarray(queries, dtype=np.float32)
         scores, ids = self._index.search(rows, n, params=self._parameters(n, allowed_ids))
-        return sorted_neighbors(scores, ids, k)
+        return scores, ids
 
     def save(self, path: Path) -> None:
         """Write it durably."""
@@ -190,11 +196,10 @@ class ApproximateIndex:
 class RescoredIndex:
     """The vectors an index finds, with their exact scores and ranked by them. As safe to use as what it is made of."""
 
-    def __init__(self, index: VectorIndex, vectors: ShardReader, n_rescored: int) -> None:
-        """Take at least `n_rescored` candidates from `index`, and their rows from `vectors`."""
+    def __init__(self, index: ApproximateIndex, vectors: ShardReader) -> None:
+        """Take candidates from `index`, and their rows from `vectors`."""
         self._index = index
         self._vectors = vectors
-        self._n_rescored = n_rescored
 
     def __len__(self) -> int:
         return len(self._index)
@@ -209,7 +214,7 @@ class RescoredIndex:
         Raises:
             IndexCorrupt: what was found has no vector.
         """
-        ids = self._index.search(queries, max(k, self._n_rescored), allowed_ids).ids
+        _, ids = self._index.candidates(queries, max(k, self._index.recipe.n_rescored), allowed_ids)
         scores = np.full(ids.shape, -np.inf, dtype=np.float32)
         for row, query in enumerate(queries):
             found = ids[row] >= 0

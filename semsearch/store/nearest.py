@@ -58,7 +58,7 @@ def open_nearest(folder: Path, about: Mapping[str, Any], vectors: ShardReader) -
     index = _load(folder, about, vectors.dim, to_change=False)
     if isinstance(index, FlatIndex):
         return index
-    return RescoredIndex(index, vectors, index.recipe.n_rescored)
+    return RescoredIndex(index, vectors)
 
 
 def bring_up_to_date(

@@ -45,7 +45,7 @@ def narrow(
     Gives the recall at that value, after rescoring.
     """
     reached = 0.0
-    rescored = RescoredIndex(index, vectors, index.recipe.n_rescored)
+    rescored = RescoredIndex(index, vectors)
     for value in index.recipe.values:
         index.value = value
         reached = recall(rescored, queries, nearest)

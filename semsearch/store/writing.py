@@ -17,7 +17,7 @@ import numpy as np
 from semsearch.errors import IndexCorrupt, InvalidInput
 from semsearch.store.derived import Derived, add_shard
 from semsearch.store.files import DATABASE, LOCK, writer_lock
-from semsearch.store.metadata import MAX_VARIABLES, FileState, connect, read_meta, unpack_document
+from semsearch.store.metadata import COUNT, MAX_VARIABLES, FileState, connect, read_meta, unpack_document
 from semsearch.store.nearest import SearchKind
 from semsearch.store.schema import migrate
 from semsearch.store.vectors import ShardReader, unreadable_shards
@@ -256,7 +256,9 @@ class StoreWriter:
                 self.db.conn.executemany("INSERT OR REPLACE INTO roots VALUES (?, ?, ?, ?)", roots)
                 finished = self._run_roots.union(drop_roots)
                 values["unfinished"] = [r for r in self.meta.get("unfinished", []) if r not in finished]
-                self.set_meta(generation=self.meta.get("generation", 0) + 1, ann=ann, **values)
+                generation = self.meta.get("generation", 0) + 1
+                counts = [generation, *self.rows(COUNT)[0]]  # a second a million chunks, which no reader has to spend
+                self.set_meta(generation=generation, ann=ann, counts=counts, **values)
             lexical.delete(row[0] for row in self.rows("SELECT chunk_id FROM lexical_leftovers"))
             lexical.commit()
             self.db.execute("DELETE FROM lexical_leftovers")

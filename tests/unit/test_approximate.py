@@ -76,7 +76,7 @@ def keep(
 @pytest.mark.parametrize("kind", KINDS)
 def test_most_of_the_nearest_are_found_with_exact_scores(kind: str, shards: ShardReader) -> None:
     ids = shards.ids[:N]
-    index = RescoredIndex(built(kind, ids, shards), shards, RECIPES[kind].n_rescored)
+    index = RescoredIndex(built(kind, ids, shards), shards)
     assert len(index) == N and share_found(index, ids, shards) > 0.98
     found = index.search(QUERIES, 10)
     assert found.ids.dtype == np.int64 and found.scores.dtype == np.float32
@@ -99,7 +99,7 @@ def test_what_was_removed_never_comes_back(kind: str, shards: ShardReader, tmp_p
     for each in (index, mapped, changeable):
         assert len(each) == len(kept) and each.n_dead == len(gone) and np.array_equal(np.sort(each.ids), kept)
         assert not np.isin(each.search(QUERIES, 1_000).ids, gone).any()
-        assert share_found(RescoredIndex(each, shards, 200), kept, shards) > 0.97
+        assert share_found(RescoredIndex(each, shards), kept, shards) > 0.97
     changeable.add(gone[:1], shards.get(gone[:1]))  # its text came back
     found = changeable.search(shards.get(gone[:1]), 10).ids[0]
     assert found[0] == gone[0] and len(set(found)) == 10

@@ -702,3 +702,20 @@ def test_values_of_the_wrong_type_are_named(toy: ToyEmbedder) -> None:
             searcher.search(None)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="closed"):
         searcher.search("x")
+
+
+def test_counts_are_those_of_the_state_whoever_wrote_it(docs: Path, toy: ToyEmbedder) -> None:
+    index(docs, toy)
+    kept = inspect_index()
+    path = Path("indexes/default/store.db")
+    for statement in (
+        "UPDATE meta SET value = '[0, 1, 1, 1]' WHERE key = 'counts'",  # of another generation
+        "DELETE FROM meta WHERE key = 'counts'",  # by a version that does not count
+    ):
+        with sqlite3.connect(path) as connection:
+            connection.execute(statement)
+        connection.close()
+        again = inspect_index()
+        assert (again.chunks, again.vectors) == (kept.chunks, kept.vectors) and kept.chunks > 20
+    remove(["docs/guides/wheel.md"])
+    assert inspect_index().chunks == len(state(toy)) < kept.chunks
