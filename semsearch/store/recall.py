@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from semsearch.store.ann import faiss_library, sorted_neighbors
 from semsearch.store.approximate import ApproximateIndex, RescoredIndex
 from semsearch.store.vectors import ShardReader
-from semsearch.types import FloatArray, IntArray, VectorIndex
+from semsearch.types import FloatArray, IntArray, Neighbors, VectorIndex
 
 __all__ = ["DEPTH", "exact_neighbors", "narrow", "recall"]
 
@@ -18,16 +19,15 @@ BLOCK = 65_536  # vectors compared at a time
 
 
 def exact_neighbors(queries: FloatArray, ids: IntArray, vectors: ShardReader, k: int = DEPTH) -> IntArray:
-    """int64 (q, k) ids of the k vectors nearest to float32 (q, dim) queries, in no order; -1 where there are fewer."""
-    best_ids = np.full((len(queries), k), -1, dtype=np.int64)
-    best = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    """int64 (q, k) ids of the k vectors nearest to float32 (q, dim) queries, best first; -1 where there are fewer."""
+    faiss = faiss_library()
+    best = Neighbors(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32))
     for first in range(0, len(ids), BLOCK):
         block = ids[first : first + BLOCK]
-        scores = np.concatenate((best, queries @ vectors.get(block).T), axis=1)
-        among = np.concatenate((best_ids, np.broadcast_to(block, (len(queries), len(block)))), axis=1)
-        chosen = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-        best, best_ids = np.take_along_axis(scores, chosen, 1), np.take_along_axis(among, chosen, 1)
-    return best_ids
+        scores, rows = faiss.knn(queries, vectors.get(block), min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+        found = np.concatenate((best.ids, block[rows]), axis=1)
+        best = sorted_neighbors(np.concatenate((best.scores, scores), axis=1), found, k)
+    return best.ids
 
 
 def recall(index: VectorIndex, queries: FloatArray, nearest: IntArray) -> float:
