@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from semsearch.errors import IndexCorrupt
-from semsearch.store.ann import faiss_library, read_faiss, sorted_neighbors, write_faiss
+from semsearch.store.ann import faiss_library, read_faiss, sorted_neighbors, threads_for, write_faiss
 from semsearch.store.vectors import ShardReader
 from semsearch.types import FloatArray, IntArray, Neighbors
 
@@ -72,7 +72,7 @@ N_PROBE = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 RECIPES = {
     "hnsw": Recipe("hnsw-sq8", "SQ8", "efSearch", EF_SEARCH, 32),
     "ivf": Recipe("ivf-sq8", "SQ8", "nprobe", N_PROBE, 32),
-    "ivfpq": Recipe("ivf-pq4", "PQ{}x4fs", "nprobe", N_PROBE, 200),
+    "ivfpq": Recipe("ivf-pq4", "PQ{}x4fs", "nprobe", N_PROBE, 300),
 }
 """By the name that a user gives a kind."""
 
@@ -168,7 +168,8 @@ class ApproximateIndex:
         if n < 1:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         rows = np.ascontiguousarray(queries, dtype=np.float32)
-        scores, ids = self._index.search(rows, n, params=self._parameters(n, allowed_ids))
+        with threads_for(len(rows)):
+            scores, ids = self._index.search(rows, n, params=self._parameters(n, allowed_ids))
         return scores, ids
 
     def save(self, path: Path) -> None:

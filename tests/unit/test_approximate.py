@@ -14,7 +14,7 @@ from semsearch.cli import options
 from semsearch.errors import IndexCorrupt, InvalidInput
 from semsearch.staging import MAX_STRETCH, encode_stretches
 from semsearch.store import nearest, recall
-from semsearch.store.ann import FlatIndex
+from semsearch.store.ann import FlatIndex, threads_for
 from semsearch.store.approximate import RECIPES, ApproximateIndex, RescoredIndex
 from semsearch.store.info import inspect_index
 from semsearch.store.nearest import SearchKind, bring_up_to_date, open_nearest
@@ -302,3 +302,14 @@ def test_an_index_of_another_kind_end_to_end(toy: ToyEmbedder) -> None:
 
 def test_the_command_line_knows_all_kinds() -> None:
     assert options.KINDS == nearest.KINDS
+
+
+def test_one_query_is_searched_on_one_thread() -> None:
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    for n_queries, expected in ((1, 1), (2, before)):
+        with pytest.raises(ValueError, match="stop"), threads_for(n_queries):
+            assert faiss.omp_get_max_threads() == expected
+            raise ValueError("stop")
+        assert faiss.omp_get_max_threads() == before
