@@ -26,9 +26,8 @@ __all__ = ["KINDS", "SAMPLE_SIZE", "SearchKind", "bring_up_to_date", "open_neare
 KINDS = ("auto", "flat", *RECIPES)
 DEFAULT_RECALL = 0.98
 
-# Comparing all takes 2.1 ms at 50,000 vectors of 384 components and 4.5 ms at 90,000, beside some 5 ms for the rest of a
-# query without its encoding. `ivfpq` is what is chosen above because at 1,000,000 it finds 0.97 within a millisecond in
-# 69 bytes a vector, and is built in a fifth of the time that `hnsw` takes.
+# Comparing all takes 2.1 ms at 50,000 vectors of 384 components and 4.5 ms at 90,000, beside some 5 ms for the rest of
+# a query without its encoding. Above, `ivfpq`: at 1,000,000 it finds 0.97 in a millisecond, in 69 bytes a vector.
 AUTO_MAX_EXACT = 50_000
 AUTO_KIND = "ivfpq"
 MIN_APPROXIMATE = 1_000  # vectors; fewer are compared one by one whatever was asked
