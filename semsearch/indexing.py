@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ from semsearch.roots import (
     look,
     remembered_roots,
 )
-from semsearch.staging import Stager, clean, document_digest
+from semsearch.staging import Stager, clean, document_digest, encode_stretches
 from semsearch.store.files import DATABASE, absolute_path, index_path
 from semsearch.store.metadata import FileState
+from semsearch.store.nearest import KINDS
 from semsearch.store.repairing import Repairs
 from semsearch.store.writing import StoreWriter
 from semsearch.types import Document, Embedder
@@ -48,6 +50,8 @@ def build_index(
     globs: Sequence[str] | None = None,
     excludes: Sequence[str] | None = None,
     text_column: str | None = None,
+    kind: str | None = None,
+    recall: float | None = None,
     rebuild: bool = False,
     wait_s: float = 0.0,
     progress: Callable[[Progress], None] | None = None,
@@ -68,12 +72,15 @@ def build_index(
         globs: keep only files whose path matches one of these (`*.md`, `guides/**`); by default as last time.
         excludes: leave out files whose path matches one of these; by default as last time.
         text_column: the column of tables that holds the text, where it is not found by itself.
+        kind: how vectors are searched: `flat` compares all, `hnsw`, `ivf` and `ivfpq` find most of the nearest in less
+            time (`ivfpq` in least memory), `auto` compares all while that is quick; by default as last time, or `auto`.
+        recall: share of the ten nearest passages that has to be found, in (0, 1]; by default as last time, or 0.98.
         rebuild: read and encode everything anew, as another model requires.
         wait_s: seconds to wait for another process that is writing to the index.
         progress: called after each file and each batch of chunks.
 
     Raises:
-        InvalidInput: a path does not exist, or a document is not usable.
+        InvalidInput: a path does not exist, a document is not usable, or `kind` or `recall` is none there is.
         ModelError: the model cannot be found or run.
         IndexIncompatible: the index was built with another model and `rebuild` is not set.
         IndexLocked: another process is writing to the index.
@@ -82,6 +89,7 @@ def build_index(
     """
     path = index_path(index)
     named, documents = _sort_source(source)
+    search_kind = _search_kind(kind, recall)
     is_new = not (path / DATABASE).is_file()
     if source is None and is_new:
         raise IndexNotFound(f"there is no index in {path} whose folders could be brought up to date; name a folder")
@@ -91,7 +99,7 @@ def build_index(
         encoder = embedder or _load_embedder(store, model, device, precision, rebuild=rebuild)
         _check_embedder(store, encoder, rebuild=rebuild)
         with Stager(store, encoder) as stager:
-            run = _Run(store, encoder, stager, progress, rebuild=rebuild)
+            run = _Run(store, encoder, stager, progress, search_kind=search_kind, rebuild=rebuild)
             options = {"globs": globs, "excludes": excludes, "text_column": text_column}
             everything = source is None or run.is_full
             roots = choose_roots(store, named, everything=everything, **options)  # type: ignore[arg-type]
@@ -153,6 +161,7 @@ class _Run:
         stager: Stager,
         progress: Callable[[Progress], None] | None,
         *,
+        search_kind: Mapping[str, Any],
         rebuild: bool,
     ) -> None:
         self._started = time.monotonic()
@@ -170,7 +179,9 @@ class _Run:
         if store.meta.get("model", {}).get("fingerprint") == embedder.fingerprint:
             stager.n_encoded += mend_vectors(Repairs(store), lambda: embedder, store.unreadable_shards())
         self._is_current = store.meta.get("settings") == self._stager.settings and not rebuild
-        self._has_changes = not self._is_current or not store.has_sound_derived_files()
+        self._search_kind = {**(store.meta.get("search_kind") or {}), **search_kind}
+        is_as_wanted = self._search_kind == (store.meta.get("search_kind") or {})
+        self._has_changes = not self._is_current or not store.has_sound_derived_files() or not is_as_wanted
 
     @property
     def is_full(self) -> bool:
@@ -332,15 +343,18 @@ class _Run:
                     "model": model,
                     "settings": self._stager.settings,
                     "plan": plan,
+                    "search_kind": self._search_kind,
                     "created": store.meta.get("created", now),
                     "updated": now,
                 },
+                encode_sample=partial(encode_stretches, self._embedder),
             )
         files = FileCounts(seen=sum(self._counts.values()), removed=len(self._vanished), **self._counts)
         chunks = ChunkCounts(self._stager.n_encoded, self._stager.n_reused, store.count_chunks())
         problems = tuple(sorted(self._problems, key=lambda p: p.path))
         elapsed_s = time.monotonic() - self._started
-        return IndexReport(store.path, self._embedder.name, files, chunks, elapsed_s, problems)
+        ann = {name: value for name, value in (store.meta.get("ann") or {}).items() if name != "file"}
+        return IndexReport(store.path, self._embedder.name, files, chunks, elapsed_s, problems, ann)
 
 
 def _sort_source(source: Any) -> tuple[list[str], Iterator[Document] | None]:
@@ -393,6 +407,15 @@ def load_built_embedder(path: Path, built: Mapping[str, Any], device: str) -> Em
             f"{path} was built in int8, which needs OpenVINO on a CPU ({error}). "
             f"Use --device cpu, or rebuild: semsearch index --rebuild --precision full --index {path}"
         ) from error
+
+
+def _search_kind(kind: str | None, recall: float | None) -> dict[str, Any]:
+    """What was asked of vector search, by the fields of `SearchKind`."""
+    if kind is not None and kind not in KINDS:
+        raise InvalidInput(f"kind = {kind!r} is none there is; choose one of {', '.join(KINDS)}")
+    if recall is not None and not 0 < recall <= 1:
+        raise InvalidInput(f"recall = {recall} is not above 0 and up to 1; 0.98 finds 98 of 100 nearest passages")
+    return {name: value for name, value in (("kind", kind), ("recall", recall)) if value is not None}
 
 
 def _check_embedder(store: StoreWriter, embedder: Embedder, *, rebuild: bool) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 from semsearch.errors import IndexCorrupt
 from semsearch.ranking.plan import RankingPlan
-from semsearch.store.ann import FlatIndex
 from semsearch.store.derived import LEXICAL, first_damage
 from semsearch.store.files import command
 from semsearch.store.lexical import LexicalIndex
 from semsearch.store.metadata import Store
+from semsearch.store.nearest import open_nearest
 from semsearch.store.selection import Selector
 from semsearch.store.vectors import ShardReader
 from semsearch.types import VectorIndex
@@ -105,7 +105,7 @@ class OpenIndex:
             if damaged is not None:
                 raise self._damaged(f"{damaged} in {self.path} is not what was written")
         shards = ShardReader(self.path / "vectors", store.shard_names(model["fingerprint"]), model["dim"])
-        index = FlatIndex.load(self.path / meta["ann"]["file"], model["dim"])
-        counts = store.count_chunks()
+        index = open_nearest(self.path, meta["ann"], shards)
+        n_chunks, _, n_documents = store.count_chunks()
         words = LexicalIndex(self.path / lexical)
-        return IndexState(meta["generation"], store, words, shards, index, *counts, Selector(store))
+        return IndexState(meta["generation"], store, words, shards, index, n_chunks, n_documents, Selector(store))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,13 @@ class ChunkCounts:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What a run of `build_index` did."""
+    """What a run of `build_index` did.
+
+    Attributes:
+        ann: the vector index after it: its `kind`; where that is approximate its `parameter` and the `value` of it, the
+            `recall` of the ten nearest that was `asked` and the one that was found when it was `measured_at` so many
+            vectors; where `auto` tried another kind in vain, the same of that one in `declined`.
+    """
 
     index: Path
     model: str
@@ -60,6 +67,7 @@ class IndexReport:
     chunks: ChunkCounts
     elapsed_s: float
     problems: tuple[Problem, ...]
+    ann: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The object that `semsearch index --json` prints."""
@@ -67,6 +75,7 @@ class IndexReport:
             "index": str(self.index),
             "files": asdict(self.files),
             "chunks": asdict(self.chunks),
+            "ann": dict(self.ann),
             "elapsed_s": round(self.elapsed_s, 3),
             "problems": [{"path": p.path, "reason": p.reason} for p in self.problems],
         }

@@ -293,6 +293,11 @@ class VectorIndex(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def ids(self) -> IntArray:
+        """The int64 ids it holds, in no order."""
+        ...
+
     def add(self, ids: IntArray, vectors: FloatArray) -> None:
         """Add float32 (n, dim) unit rows under int64 (n,) ids that are not in it yet."""
         ...

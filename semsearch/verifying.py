@@ -19,7 +19,6 @@ from semsearch.indexing import load_built_embedder
 from semsearch.mending import mend_vectors
 from semsearch.reports import Check, Damage, SourceCounts, VerifyReport
 from semsearch.roots import ROOT_COLUMNS, as_roots, covers, file_state, has_same_stat, look
-from semsearch.store.ann import FlatIndex
 from semsearch.store.derived import LEXICAL
 from semsearch.store.files import DATABASE, command, index_path, writer_lock
 from semsearch.store.inspecting import (
@@ -33,11 +32,12 @@ from semsearch.store.inspecting import (
 )
 from semsearch.store.lexical import LexicalIndex
 from semsearch.store.metadata import FileState, Store, connect
+from semsearch.store.nearest import open_nearest
 from semsearch.store.repairing import Repairs, rewrite_database
 from semsearch.store.sealing import SEAL
 from semsearch.store.vectors import ShardReader, shard_files
 from semsearch.store.writing import IGNORE, StoreWriter, unwritable
-from semsearch.types import Embedder, FloatArray, IntArray
+from semsearch.types import Embedder, FloatArray, IntArray, VectorIndex
 
 __all__ = ["verify"]
 
@@ -234,13 +234,13 @@ class _Inspection:
         known = store.checksums(file)
         wrong = damaged_files(path, known) if known else {file: f"nothing is known of {file}"}
         problems, compared = list(wrong.values()), f"{file} with its checksum"
-        if not wrong:
+        if not wrong and reader is not None:
             try:
-                index = FlatIndex.load(path / file, meta["model"]["dim"])
+                index = open_nearest(path, meta["ann"], reader)
                 n_gone = len(np.setdiff1d(_visible_vectors(store), index.ids))
                 compared += f", {len(index):,} vectors with passages"
                 problems += [f"{n_gone:,} passages cannot be found by meaning"] if n_gone else []
-                if reader is not None and len(index):
+                if len(index):
                     self.recall = _recall(index, reader, self.options.tell)
                     compared += f", recall@{K} {self.recall:.3f} against exact search"
                     if self.recall < MIN_RECALL:
@@ -303,7 +303,7 @@ def _visible_vectors(store: Store) -> IntArray:
     return np.array(store.query(sql), dtype=np.int64).ravel()
 
 
-def _recall(index: Any, reader: ShardReader, tell: Report) -> float:
+def _recall(index: VectorIndex, reader: ShardReader, tell: Report) -> float:
     """Mean share of a query's `K` nearest vectors that the FAISS index finds; queries are means of two random vectors.
 
     A vector that is as near as the last of them, up to `SCORE_SLACK`, counts as one of them.

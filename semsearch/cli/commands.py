@@ -68,6 +68,7 @@ def cli() -> None:
     "--exclude", "excludes", metavar="PATTERN", multiple=True, help="Leave files like this out; remembered. Repeatable."
 )
 @click.option("--text-column", metavar="COLUMN", help="The column to search in CSV, TSV and JSONL. [default: found]")
+@options.kind_options
 @click.option("--rebuild", is_flag=True, help="Start the index anew, as after choosing another --model.")
 @options.wait_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress, no summary: only files that failed, on stderr.")
@@ -81,6 +82,8 @@ def index(
     globs: tuple[str, ...],
     excludes: tuple[str, ...],
     text_column: str | None,
+    kind: str | None,
+    recall: float | None,
     rebuild: bool,
     wait_s: float,
     quiet: bool,
@@ -107,6 +110,8 @@ def index(
             globs=globs or None,
             excludes=excludes or None,
             text_column=text_column,
+            kind=kind,
+            recall=recall,
             rebuild=rebuild,
             wait_s=wait_s,
             progress=show,

@@ -16,6 +16,7 @@ __all__ = [
     "examples",
     "index_option",
     "json_option",
+    "kind_options",
     "precision_option",
     "rerank_options",
     "wait_option",
@@ -24,6 +25,7 @@ __all__ = [
 
 DEFAULT_INDEX = "default"
 MODES = ("hybrid", "dense", "lexical")
+KINDS = ("auto", "flat", "hnsw", "ivf", "ivfpq")  # written out: `--help` loads no numpy
 PRECISIONS = ("auto", "full", "f32", "bf16", "f16", "int8")
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -66,6 +68,23 @@ precision_option = click.option(
     show_default="the index's own, or int8 where it costs next to nothing, else full",
     help="How passages are encoded. full: the quickest without loss here; int8: CPU only, quickest; f16: GPU only.",
 )
+
+
+def kind_options(command: F) -> F:
+    """Add `--kind` and `--recall`."""
+    command = click.option(
+        "--recall",
+        type=click.FloatRange(0, 1, min_open=True),
+        metavar="SHARE",
+        show_default="as last time, or 0.98",
+        help="Share of the ten nearest passages that an approximate kind has to find; measured on a sample.",
+    )(command)
+    return click.option(
+        "--kind",
+        type=click.Choice(KINDS),
+        show_default="as last time, or auto",
+        help="How vectors are searched; remembered. flat: all are compared; auto: flat while that is quick.",
+    )(command)
 
 
 def rerank_options(command: F) -> F:

@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from semsearch.store.info import FileEntry, IndexInfo
     from semsearch.types import Hit
 
-__all__ = ["failures", "files", "hits", "index_report", "info", "open_console", "plan_in_words", "removal"]
+__all__ = [
+    "ann_in_words",
+    "failures",
+    "files",
+    "hits",
+    "index_report",
+    "info",
+    "open_console",
+    "plan_in_words",
+    "removal",
+]
 
 INDENT = "     "
 MAX_PASSAGE_LINES = 8  # of a hit, on a terminal
@@ -188,6 +198,8 @@ def index_report(report: IndexReport, index: str) -> None:
         (f"{chunks.encoded:,} encoded", "bold"),
         f", {chunks.reused:,} reused, {chunks.total:,} in the index",
     )
+    if "parameter" in report.ann or "declined" in report.ann:
+        _print(console, "  search    ", ann_in_words(report.ann))
     failed = [problem for problem in report.problems if problem.failed]
     if failed:
         _print(console, ("  failed", "bold red"))
@@ -260,7 +272,8 @@ def _facts(console: Console, facts: IndexInfo) -> None:
     rows = {
         "files": f"{facts.files:,}",
         "documents": f"{facts.documents:,}",
-        "passages": f"{facts.chunks:,} ({facts.vectors:,} vectors, {facts.ann_kind})",
+        "passages": f"{facts.chunks:,} ({facts.vectors:,} vectors)",
+        "search": ann_in_words(facts.ann),
         "model": f"{facts.model} ({facts.dim} dimensions, {facts.pooling} pooling, {facts.max_tokens} tokens)",
         "precision": facts.precision,
         "weights": f"SHA-256 {facts.weights_sha256}",
@@ -284,6 +297,23 @@ def _told_plan(plan: Mapping[str, Any] | None) -> str:
     low, high = plan["interval"]
     how = "\n".join((f"tuned on {plan['tuned_on']}", f"nDCG@10 {plan['gain']:+.3f} ({low:+.3f} to {high:+.3f})"))
     return f"{plan_in_words(plan)}\n{how}, {plan['date']}"
+
+
+def ann_in_words(ann: Mapping[str, Any]) -> str:
+    """How vectors are searched, and how much of the nearest is found."""
+    declined = ann.get("declined")
+    if "parameter" not in ann:
+        tried = f"; {_recall_in_words(declined)}, so it was not chosen" if declined else ""
+        return f"{ann['kind']}, compares all vectors{tried}"
+    short = ", less than was asked" if ann.get("recall", 1) < ann.get("asked", 0) else ""
+    return f"{_recall_in_words(ann)}{short}"
+
+
+def _recall_in_words(ann: Mapping[str, Any]) -> str:
+    how = f"{ann['kind']} with {ann['parameter']} {ann['value']}" if "parameter" in ann else str(ann["kind"])
+    if "recall" not in ann:
+        return f"{how}, not measured yet"
+    return f"{how} finds {ann['recall']:.1%} of the ten nearest (measured at {ann['measured_at']:,} vectors)"
 
 
 def plan_in_words(plan: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Nearest neighbours by FAISS: the inner product with every vector. Derived from the shards, rebuilt at will.
+"""Nearest neighbours by FAISS, exactly: the inner product with every vector. Derived from the shards, rebuilt at will.
 
 The vectors in it are f16, which halves what a search has to read, and all its time goes into reading. Scores are right
 to some 1e-4; who needs them exact takes the vectors of what was found from the shards.
@@ -9,7 +9,9 @@ saved, changed, and searched where the GPU cannot: among some ids only, or for v
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from semsearch.errors import IndexCorrupt, MissingExtra
 from semsearch.store.files import write_atomically
 from semsearch.types import FloatArray, IntArray, Neighbors
 
-__all__ = ["FlatIndex"]
+__all__ = ["FlatIndex", "among", "faiss_library", "read_faiss", "sorted_neighbors", "threads_for", "write_faiss"]
 
 GPU_MAX_K = 2_048  # neighbours; what FAISS can select on a GPU
 GPU_MIN_VECTORS = 100_000  # fewer take a CPU some 3 ms a query
@@ -34,9 +36,10 @@ class FlatIndex:
     """
 
     kind = "flat-f16"
+    n_dead = 0  # what is removed takes no room
 
     def __init__(self, dim: int) -> None:
-        faiss = _faiss()
+        faiss = faiss_library()
         vectors = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
         self._index: Any = faiss.IndexIDMap(vectors)
         self._gpu = _GpuCopy()
@@ -49,17 +52,8 @@ class FlatIndex:
             IndexCorrupt: it is damaged or of another dimension.
             FileNotFoundError: there is none.
         """
-        faiss = _faiss()
         index = cls(dim)
-        path.stat()  # FAISS does not tell a missing file from a damaged one
-        try:
-            index._index = faiss.read_index(str(path), 0 if to_change else faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError as error:
-            raise IndexCorrupt(f"{path} is damaged. Rebuild the index: semsearch index --rebuild") from error
-        if index._index.d != dim:
-            raise IndexCorrupt(
-                f"{path} has {index._index.d} dimensions, not {dim}. Rebuild it: semsearch index --rebuild"
-            )
+        index._index = read_faiss(path, dim, 0 if to_change else faiss_library().IO_FLAG_MMAP_IFC)
         return index
 
     def __len__(self) -> int:
@@ -68,7 +62,7 @@ class FlatIndex:
     @property
     def ids(self) -> IntArray:
         """The int64 ids it holds, in no order."""
-        return np.array(_faiss().vector_to_array(self._index.id_map), dtype=np.int64)
+        return np.array(faiss_library().vector_to_array(self._index.id_map), dtype=np.int64)
 
     def remove(self, ids: IntArray) -> None:
         """Take vectors out by int64 (n,) ids."""
@@ -84,35 +78,27 @@ class FlatIndex:
 
     def search(self, queries: FloatArray, k: int, allowed_ids: IntArray | None = None) -> Neighbors:
         """The k best of float32 (q, dim) queries, ties to the smaller id, among `allowed_ids` when given."""
-        found = min(k, len(self))
-        if found < 1:
-            missing = np.full((len(queries), k), -1, dtype=np.int64)
-            return Neighbors(missing, np.full(missing.shape, -np.inf, dtype=np.float32))
-        scores, ids = self._nearest(np.ascontiguousarray(queries, dtype=np.float32), found, allowed_ids)
-        scores[ids < 0] = -np.inf
-        order = np.lexsort((ids, -scores), axis=1)
-        ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
-        padding = ((0, 0), (0, k - found))
-        return Neighbors(np.pad(ids, padding, constant_values=-1), np.pad(scores, padding, constant_values=-np.inf))
+        n = min(k, len(self))
+        if n < 1:
+            return sorted_neighbors(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64), k)
+        scores, ids = self._nearest(np.ascontiguousarray(queries, dtype=np.float32), n, allowed_ids)
+        return sorted_neighbors(scores, ids, k)
 
     def save(self, path: Path) -> None:
         """Write it durably."""
-        data = _faiss().serialize_index(self._index)
-        write_atomically(path, lambda stream: stream.write(data.data))
+        write_faiss(self._index, path)
 
     def _nearest(self, queries: FloatArray, k: int, allowed_ids: IntArray | None) -> tuple[FloatArray, IntArray]:
         """(scores, ids), each (q, k), best first; where fewer are allowed the rest has id -1."""
-        faiss, parameters = _faiss(), None
+        faiss, parameters = faiss_library(), None
         if allowed_ids is not None:
-            allowed = np.zeros(int(allowed_ids.max(initial=0)) + 1, dtype=np.bool_)
-            allowed[allowed_ids] = True
-            selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-            parameters = faiss.SearchParameters(sel=selector)
+            parameters = faiss.SearchParameters(sel=among(allowed_ids))
         elif k <= GPU_MAX_K and len(self) >= GPU_MIN_VECTORS and _has_gpu():
             found = self._gpu.search(self._index, queries, k)
             if found is not None:
                 return found
-        scores, ids = self._index.search(queries, k, params=parameters)
+        with threads_for(len(queries)):
+            scores, ids = self._index.search(queries, k, params=parameters)
         return scores, ids
 
 
@@ -128,7 +114,7 @@ class _GpuCopy:
 
     def search(self, index: Any, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray] | None:
         """(scores, ids), each (q, k), or None when it does not pay yet, or the GPU has no room."""
-        faiss = _faiss()
+        faiss = faiss_library()
         with self._lock:
             self._n_compared += len(queries) * int(index.ntotal)
             if self._n_compared < GPU_MIN_COMPARED or not self._has_room:
@@ -147,19 +133,85 @@ class _GpuCopy:
 
 def _as_floats(index: Any) -> Any:
     """The same vectors as float32, the only kind that a GPU searches one by one."""
-    faiss = _faiss()
+    faiss = faiss_library()
     copy = faiss.IndexIDMap(faiss.IndexFlatIP(index.d))
     copy.add_with_ids(index.index.reconstruct_n(0, index.ntotal), faiss.vector_to_array(index.id_map))
     return copy
 
 
+def sorted_neighbors(scores: FloatArray, ids: IntArray, k: int) -> Neighbors:
+    """The k best of each row of float32 and int64 (q, n), ties to the smaller id; id -1 stands for nothing."""
+    scores = np.where(ids < 0, np.float32(-np.inf), scores)
+    order = np.lexsort((ids, -scores), axis=1)[:, :k]
+    rows = np.arange(len(ids))[:, np.newaxis]
+    ids, scores = ids[rows, order], scores[rows, order]
+    if ids.shape[1] == k:
+        return Neighbors(ids, scores)
+    padding = ((0, 0), (0, k - ids.shape[1]))
+    return Neighbors(np.pad(ids, padding, constant_values=-1), np.pad(scores, padding, constant_values=-np.inf))
+
+
+def read_faiss(path: Path, dim: int, flags: int) -> Any:
+    """An id map and what is under it, from a file.
+
+    Raises:
+        IndexCorrupt: it is damaged, of another dimension, or something else.
+        FileNotFoundError: there is none.
+    """
+    faiss = faiss_library()
+    path.stat()  # FAISS does not tell a missing file from a damaged one
+    try:
+        index = faiss.read_index(str(path), flags)
+    except RuntimeError as error:
+        raise IndexCorrupt(f"{path} is damaged. Rebuild the index: semsearch index --rebuild") from error
+    if index.d != dim:
+        raise IndexCorrupt(f"{path} has {index.d} dimensions, not {dim}. Rebuild it: semsearch index --rebuild")
+    if type(index) is not faiss.IndexIDMap or not index.ntotal == index.index.ntotal == index.id_map.size():
+        raise IndexCorrupt(f"{path} holds no index of ours. Rebuild the index: semsearch index --rebuild")
+    return index
+
+
+def among(allowed_ids: IntArray) -> Any:
+    """FAISS's selector of int64 (n,) ids, asked in constant time."""
+    allowed = np.zeros(int(allowed_ids.max(initial=0)) + 1, dtype=np.bool_)
+    allowed[allowed_ids] = True
+    return faiss_library().IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+
+
+def write_faiss(index: Any, path: Path) -> None:
+    """Write an index durably, piece by piece."""
+    faiss = faiss_library()
+    write_atomically(path, lambda stream: faiss.write_index(index, faiss.PyCallbackIOWriter(stream.write)))
+
+
+@contextlib.contextmanager
+def threads_for(n_queries: int) -> Iterator[None]:
+    """Let FAISS search one query on one thread, in the caller's thread.
+
+    To divide 50,000 vectors among two threads gains nothing on an idle machine, and where others work too, waiting for
+    the second makes 20 ms of 2.
+    """
+    faiss = faiss_library()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1 if n_queries == 1 else before)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
 def _has_gpu() -> bool:
     """Whether this is faiss-gpu, which alone has this class, with a GPU to use."""
-    faiss = _faiss()
+    faiss = faiss_library()
     return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
 
-def _faiss() -> Any:
+def faiss_library() -> Any:
+    """The module, imported when it is first needed.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
     try:
         import faiss
     except ImportError as error:

@@ -5,26 +5,25 @@ SQLite knows a checksum of each of these files, from the transaction that names 
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semsearch.errors import IndexCorrupt
-from semsearch.store.ann import FlatIndex
 from semsearch.store.checksums import checksum_file
 from semsearch.store.files import sync_folder
 from semsearch.store.lexical import LexicalEntry, LexicalWriter
+from semsearch.store.nearest import SAMPLE_SIZE, SearchKind, bring_up_to_date
 from semsearch.store.vectors import ShardReader, remove_unnamed, shard_files, write_shard
 from semsearch.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-__all__ = ["LEXICAL", "Derived", "add_shard", "first_damage", "record_checksums"]
+__all__ = ["LEXICAL", "Changes", "Derived", "add_shard", "first_damage", "record_checksums"]
 
 MAX_SHARD_ROWS = 65_536
 MAX_SHARDS_TO_JOIN = 8  # more shards that are not full than this are written anew as full ones
@@ -60,6 +59,14 @@ def first_damage(path: Path, known: Mapping[str, tuple[int, bytes]]) -> str | No
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a new state has and the one before had not: documents that are `staged`; and chunks that are `dropped`."""
+
+    staged: Sequence[int]
+    dropped: Sequence[int]
+
+
 class Derived:
     """Brings the derived files of an index under its writer's lock up to what SQLite holds."""
 
@@ -67,14 +74,12 @@ class Derived:
         self.path = path
         self.db = db
 
-    def save_lexical(self, meta: Mapping[str, Any], *, staged: Sequence[int], dropped: Sequence[int]) -> str:
+    def save_lexical(self, meta: Mapping[str, Any], changes: Changes) -> str:
         """Bring the lexical index to the chunks that are visible now, and say which folder it is.
 
-        Args:
-            meta: of the state before.
-            staged: documents that were not visible in it.
-            dropped: chunks that were.
+        `meta` is that of the state before.
         """
+        staged, dropped = changes.staged, changes.dropped
         n_visible = int(self.db.execute("SELECT count(*) FROM chunks").fetchone()[0])
         n_staged = sum(n for _, n in self._chunks_of(staged))
         base = self.path / str(meta.get("lexical", LEXICAL))
@@ -121,7 +126,12 @@ class Derived:
             return False
 
     def renew(
-        self, model: Mapping[str, Any] | None, meta: Mapping[str, Any], *, staged: Sequence[int], dropped: Sequence[int]
+        self,
+        model: Mapping[str, Any] | None,
+        meta: Mapping[str, Any],
+        changes: Changes,
+        wanted: SearchKind,
+        encode: Callable[[list[str]], FloatArray] | None,
     ) -> tuple[str, dict[str, Any] | None]:
         """`save_lexical` and `save_ann`, with nothing taken over that is damaged, and their checksums."""
         words, ann = str(meta.get("lexical", LEXICAL)), (meta.get("ann") or {}).get("file")
@@ -129,8 +139,8 @@ class Derived:
             shutil.rmtree(self.path / words, ignore_errors=True)
         if ann and not self.is_sound(ann):
             meta = {**meta, "ann": None}
-        lexical = self.save_lexical(meta, staged=staged, dropped=dropped)
-        saved = self.save_ann(model, meta) if model else None
+        lexical = self.save_lexical(meta, changes)
+        saved = self.save_ann(model, meta, wanted, encode) if model else None
         if lexical != words:
             self.record_lexical(lexical)
         if saved is None or saved["file"] != ann or not meta.get("ann"):
@@ -152,22 +162,32 @@ class Derived:
         if ann:
             record_checksums(self.path, self.db, [ann["file"]])
 
-    def save_ann(self, model: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
-        """Bring the FAISS index to the vectors that chunks have now, and say which file it is."""
+    def save_ann(
+        self,
+        model: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        wanted: SearchKind,
+        encode: Callable[[list[str]], FloatArray] | None,
+    ) -> dict[str, Any]:
+        """Bring the FAISS index to the vectors that chunks have now, and say which file it is.
+
+        `encode` makes vectors of queries, float32 (n, dim), from passages; on those recall is measured.
+        """
         live = np.array(self.db.execute("SELECT DISTINCT vector_id FROM chunks").fetchall(), dtype=np.int64).ravel()
-        index = FlatIndex(model["dim"])
-        done: dict[str, Any] = meta.get("ann") or {}
-        if done.get("kind") == FlatIndex.kind and meta["model"]["fingerprint"] == model["fingerprint"]:
-            with contextlib.suppress(IndexCorrupt, FileNotFoundError):
-                index = FlatIndex.load(self.path / done["file"], model["dim"], to_change=True)
-                if np.array_equal(np.sort(index.ids), np.sort(live)):
-                    return done
-        index.remove(np.setdiff1d(index.ids, live))
-        new = np.setdiff1d(live, index.ids)
-        index.add(new, self._shards(model["fingerprint"], model["dim"]).get(new))
+        live.sort()
+        before: dict[str, Any] = meta.get("ann") or {}
+        if before and meta["model"]["fingerprint"] != model["fingerprint"]:
+            before = {}
         name = f"ann-{meta.get('generation', 0) + 1:06d}.faiss"
-        index.save(self.path / name)
-        return {"kind": FlatIndex.kind, "file": name}
+        vectors = self._shards(model["fingerprint"], model["dim"])
+        sample = None if encode is None else lambda: encode(self._some_passages(live))
+        return bring_up_to_date(self.path, name, live, vectors, before, wanted, sample)
+
+    def _some_passages(self, live: IntArray) -> list[str]:
+        """Texts of chunks with some of these vectors, drawn the same way every time."""
+        chosen = np.random.default_rng(0).choice(live, min(SAMPLE_SIZE, len(live)), replace=False)
+        sql = "SELECT text FROM chunks WHERE vector_id = ? LIMIT 1"
+        return [self.db.execute(sql, [int(i)]).fetchone()[0] for i in chosen]
 
     def compact_shards(self, fingerprint: str, *, keep_dead: bool) -> None:
         """Drop vectors that no chunk has, unless they are to be kept, and join small shards, once it is worth it."""

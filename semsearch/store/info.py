@@ -33,6 +33,7 @@ class IndexInfo:
     created: str
     updated: str
     ann_kind: str
+    ann: dict[str, Any]  # of the vector index, as `IndexReport.ann`
     plan: dict[str, Any] | None  # how searches rank, as tuned, with what is known of the tuning
 
     def as_dict(self) -> dict[str, Any]:
@@ -70,9 +71,7 @@ def inspect_index(index: str | Path = "default") -> IndexInfo:
     try:
         with store.snapshot() as meta:
             model = meta["model"]
-            n_chunks, n_documents = store.count_chunks()
-            sql = "SELECT count(DISTINCT vector_id) FROM chunks c JOIN documents d ON d.id = document_id"
-            n_vectors = store.query(f"{sql} WHERE visible = 1")[0][0]
+            n_chunks, n_vectors, n_documents = store.count_chunks()
             return IndexInfo(
                 path=store.path,
                 model=model["name"],
@@ -91,6 +90,7 @@ def inspect_index(index: str | Path = "default") -> IndexInfo:
                 created=meta["created"],
                 updated=meta["updated"],
                 ann_kind=meta["ann"]["kind"],
+                ann={name: value for name, value in meta["ann"].items() if name != "file"},
                 plan=meta.get("plan"),
             )
     finally:

@@ -18,11 +18,15 @@ from semsearch.store.files import DATABASE, command, open_private
 from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, FORMAT_VERSION, check_format
 from semsearch.types import Chunk, Document, Duplicate, Heading
 
-__all__ = ["FileState", "Store", "connect", "read_meta", "unpack_document"]
+__all__ = ["COUNT", "FileState", "Store", "connect", "read_meta", "unpack_document"]
 
 NEEDED_META = {"model", "generation", "ann"}
 
 BUSY_TIMEOUT_S = 30.0
+COUNT = (
+    "SELECT count(*), count(DISTINCT vector_id), count(DISTINCT d.id) FROM chunks c "
+    "JOIN documents d ON d.id = document_id WHERE visible = 1"
+)
 MAX_VARIABLES = 900  # of one SQL statement; SQLite allows 999 at least
 
 
@@ -192,11 +196,14 @@ class Store:
             name for (name,) in self.query("SELECT name FROM shards WHERE fingerprint = ? ORDER BY name", [fingerprint])
         ]
 
-    def count_chunks(self) -> tuple[int, int]:
-        """Visible chunks, and the documents they belong to."""
-        sql = "SELECT count(*), count(DISTINCT d.id) FROM chunks c JOIN documents d ON d.id = document_id"
-        n_chunks, n_documents = self.query(f"{sql} WHERE visible = 1")[0]
-        return int(n_chunks), int(n_documents)
+    def count_chunks(self) -> tuple[int, int, int]:
+        """Visible chunks, the distinct vectors they have, and the documents they belong to."""
+        meta = dict(self.query("SELECT key, value FROM meta WHERE key IN ('generation', 'counts')"))
+        generation, *counts = json.loads(meta.get("counts", "[0]"))
+        if generation != json.loads(meta["generation"]):  # written by a version that did not count
+            counts = self.query(COUNT)[0]
+        n_chunks, n_vectors, n_documents = counts
+        return int(n_chunks), int(n_vectors), int(n_documents)
 
     def chunks_of_vectors(self, vector_ids: Iterable[int]) -> list[tuple[int, int, int]]:
         """Visible (chunk id, document row, vector id) that have one of these vectors, by chunk id."""

@@ -8,7 +8,7 @@ import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ import numpy as np
 
 from semsearch.errors import IndexCorrupt, IndexUnwritable, InvalidInput
 from semsearch.store.checksums import checksum_record, checksum_rows
-from semsearch.store.derived import LEXICAL, Derived, add_shard, record_checksums
+from semsearch.store.derived import LEXICAL, Changes, Derived, add_shard, record_checksums
 from semsearch.store.fields import enter_fields
 from semsearch.store.files import DATABASE, LOCK, command, open_private, writer_lock
-from semsearch.store.metadata import MAX_VARIABLES, FileState, connect, read_meta, unpack_document
+from semsearch.store.metadata import COUNT, MAX_VARIABLES, FileState, connect, read_meta, unpack_document
+from semsearch.store.nearest import SearchKind
 from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, check_format, migrate
 from semsearch.store.sealing import SEAL, Sums, break_seal, broken_files, read_seal, seal
 from semsearch.store.vectors import shard_files, unreadable_shards, write_sums
@@ -297,10 +298,12 @@ class StoreWriter:
         drop_roots: Iterable[str] = (),
         roots: Iterable[tuple[str, str, str, str | None]] = (),
         meta: Mapping[str, Any] | None = None,
+        encode_sample: Callable[[list[str]], FloatArray] | None = None,
     ) -> int:
         """Show all that is staged, drop what it replaces and what is named, remember roots and meta values.
 
-        All in one commit; `roots` are rows of path, globs, excludes and text column.
+        All in one commit; `roots` are rows of path, globs, excludes and text column. `encode_sample` makes vectors of
+        queries, float32 (n, dim), from passages; without it no other kind of vector index is chosen.
         Gives the number of documents that were dropped or replaced.
         """
         values = dict(meta or {})
@@ -311,18 +314,30 @@ class StoreWriter:
             self.db.conn.executemany("INSERT OR REPLACE INTO roots VALUES (?, ?, ?, ?)", roots)
             finished = self._run_roots.union(drop_roots)
             values["unfinished"] = [r for r in self.meta.get("unfinished", []) if r not in finished]
-            self.save_derived(values, staged=staged, dropped=dropped)
+            self.save_derived(values, staged=staged, dropped=dropped, encode_sample=encode_sample)
         self.tidy()
         return n_dropped
 
-    def save_derived(self, values: Mapping[str, Any], *, staged: Sequence[int], dropped: Sequence[int]) -> None:
+    def save_derived(
+        self,
+        values: Mapping[str, Any],
+        *,
+        staged: Sequence[int],
+        dropped: Sequence[int],
+        encode_sample: Callable[[list[str]], FloatArray] | None = None,
+    ) -> None:
         """Save the derived files of what is visible in the transaction under way, a new state with these meta values.
 
-        `staged` are documents that were not visible before it, `dropped` chunks that were.
+        `staged` are documents that were not visible before it, `dropped` chunks that were; `encode_sample` is as for
+        `publish`.
         """
         model = values.get("model") or self.meta.get("model")
-        lexical, ann = Derived(self.path, self.db).renew(model, self.meta, staged=staged, dropped=dropped)
-        self.set_meta(generation=self.meta.get("generation", 0) + 1, ann=ann, lexical=lexical, **values)
+        wanted = SearchKind(**{**(self.meta.get("search_kind") or {}), **values.get("search_kind", {})})
+        derived, changes = Derived(self.path, self.db), Changes(staged, dropped)
+        lexical, ann = derived.renew(model, self.meta, changes, wanted, encode_sample)
+        generation = self.meta.get("generation", 0) + 1
+        counts = [generation, *self.rows(COUNT)[0]]  # a second a million chunks, which no reader has to spend
+        self.set_meta(generation=generation, ann=ann, lexical=lexical, counts=counts, **values)
 
     def tidy(self) -> None:
         """Join shards and remove files, where it is worth it, after a new state is visible."""

@@ -513,7 +513,7 @@ def test_progress_and_report(docs: Path, toy: ToyEmbedder) -> None:
     assert [p.files_done for p in seen] == sorted(p.files_done for p in seen)
     assert seen[-1].chunks_done == report.chunks.encoded
     told = json.loads(json.dumps(report.as_dict()))
-    assert set(told) == {"index", "files", "chunks", "elapsed_s", "problems"}
+    assert set(told) == {"index", "files", "chunks", "ann", "elapsed_s", "problems"}
     files = told["files"]
     assert files["seen"] == files["indexed"] + files["unchanged"] + files["skipped"] + files["failed"] == 4
     assert told["problems"][0]["path"].endswith("empty.md")
@@ -732,3 +732,20 @@ def test_values_of_the_wrong_type_are_named(toy: ToyEmbedder) -> None:
             searcher.search(None)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="closed"):
         searcher.search("x")
+
+
+def test_counts_are_those_of_the_state_whoever_wrote_it(docs: Path, toy: ToyEmbedder) -> None:
+    index(docs, toy)
+    kept = inspect_index()
+    path = Path("indexes/default/store.db")
+    for statement in (
+        "UPDATE meta SET value = '[0, 1, 1, 1]' WHERE key = 'counts'",  # of another generation
+        "DELETE FROM meta WHERE key = 'counts'",  # by a version that does not count
+    ):
+        with sqlite3.connect(path) as connection:
+            connection.execute(statement)
+        connection.close()
+        again = inspect_index()
+        assert (again.chunks, again.vectors) == (kept.chunks, kept.vectors) and kept.chunks > 20
+    remove(["docs/guides/wheel.md"])
+    assert inspect_index().chunks == len(state(toy)) < kept.chunks
