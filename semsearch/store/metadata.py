@@ -7,7 +7,7 @@ import json
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,7 +218,7 @@ class Store:
     ) -> dict[int, tuple[Chunk, Document]]:
         """The chunks with these ids and the documents around them; ids the index does not show are left out.
 
-        With `vector_ids`, these are the vectors by which the chunks were found.
+        With `vector_ids`, these are the vectors by which the chunks were found in the same state, so none may be missing.
 
         Raises:
             IndexCorrupt: a chunk or its document is not what was written.
@@ -236,7 +236,13 @@ class Store:
                     raise self._damaged(f"has a passage ({chunk_id}) that is not where it should be")
                 place = (start, end, line_start, line_end, heading, page)
                 found[chunk_id] = (Chunk(chunk_id, document.id, ordinal, text, *place), document)
+        self._check_none_missing(expected, found)
         return found
+
+    def _check_none_missing(self, wanted: Iterable[int], found: Mapping[int, object]) -> None:
+        missing = set(wanted) - found.keys()
+        if missing:
+            raise self._damaged(f"has no passage {min(missing)}, though its indexes do")
 
     def _records(self, table: str, columns: str, ids: Iterable[int]) -> Iterator[Any]:
         """Rows of a table by id, each compared with its checksum."""
@@ -257,7 +263,12 @@ class Store:
         return dict(self._in_parts("SELECT id, text FROM chunks WHERE id IN ({})", chunk_ids))
 
     def duplicates(self, chunk_ids: Iterable[int]) -> dict[int, Duplicate]:
-        """Where the passages with these chunk ids stand; ids the index does not show are left out."""
+        """Where the passages with these chunk ids stand, all found in the same state.
+
+        Raises:
+            IndexCorrupt: one is not there, or not what was written.
+        """
+        chunk_ids = list(chunk_ids)
         chunks = list(self._records("chunks", CHUNK_COLUMNS, chunk_ids))
         documents = {row[0]: row for row in self._records("documents", DOCUMENT_COLUMNS, {row[1] for row in chunks})}
         sql = "SELECT id FROM documents WHERE visible = 1 AND id IN ({})"
@@ -267,6 +278,7 @@ class Store:
             if document_id in shown:
                 _, key, _, title, source, *_ = documents[document_id]
                 found[chunk_id] = Duplicate(chunk_id, key, source, title, line_start, page)
+        self._check_none_missing(chunk_ids, found)
         return found
 
     def _in_parts(self, sql: str, ids: Iterable[int]) -> Iterator[Any]:
