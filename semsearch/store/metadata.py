@@ -7,7 +7,7 @@ import json
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from semsearch.store.files import DATABASE, command, open_private
 from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, FORMAT_VERSION, check_format
 from semsearch.types import Chunk, Document, Duplicate, Heading
 
-__all__ = ["FileState", "Store", "connect", "read_meta", "unpack_document"]
+__all__ = ["DATABASE_DAMAGE", "FileState", "Store", "connect", "read_meta", "unpack_document"]
 
+# What reading a damaged database raises; the second where SQLite's own message holds its bytes.
+DATABASE_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
 NEEDED_META = {"model", "generation", "ann"}
 
 BUSY_TIMEOUT_S = 30.0
@@ -128,7 +130,7 @@ class Store:
             version = check_format(self._connection)
             is_current = version in (0, FORMAT_VERSION)
             complete = version == FORMAT_VERSION and read_meta(self._connection).keys() >= NEEDED_META
-        except sqlite3.DatabaseError as error:
+        except DATABASE_DAMAGE as error:
             raise IndexCorrupt(
                 f"{path / DATABASE} is not a readable database ({error}). What can be done tells: "
                 f"{command('verify', path)}"
@@ -159,7 +161,7 @@ class Store:
                 raise InvalidInput(f"the index {self.path} has been closed; open it again") from error
             try:
                 yield self._read_meta()
-            except sqlite3.DatabaseError as error:
+            except DATABASE_DAMAGE as error:
                 raise self._damaged(f"cannot be read: {error}") from error
             finally:
                 self._connection.execute("ROLLBACK")
@@ -218,7 +220,7 @@ class Store:
     ) -> dict[int, tuple[Chunk, Document]]:
         """The chunks with these ids and the documents around them; ids the index does not show are left out.
 
-        With `vector_ids`, these are the vectors by which the chunks were found in the same state, so none may be missing.
+        With `vector_ids`, the vectors by which they were found in the same state, none may be missing.
 
         Raises:
             IndexCorrupt: a chunk or its document is not what was written.
@@ -236,13 +238,18 @@ class Store:
                     raise self._damaged(f"has a passage ({chunk_id}) that is not where it should be")
                 place = (start, end, line_start, line_end, heading, page)
                 found[chunk_id] = (Chunk(chunk_id, document.id, ordinal, text, *place), document)
-        self._check_none_missing(expected, found)
+        self.check_none_missing(expected, found)
         return found
 
-    def _check_none_missing(self, wanted: Iterable[int], found: Mapping[int, object]) -> None:
-        missing = set(wanted) - found.keys()
-        if missing:
-            raise self._damaged(f"has no passage {min(missing)}, though its indexes do")
+    def check_none_missing(self, wanted: Iterable[int], found: Container[int]) -> None:
+        """Make sure that all passages, or vectors, are found that an index named in the same state.
+
+        Raises:
+            IndexCorrupt: one is not.
+        """
+        missing = next((i for i in wanted if i not in found), None)
+        if missing is not None:
+            raise self._damaged(f"does not show what its indexes name ({missing})")
 
     def _records(self, table: str, columns: str, ids: Iterable[int]) -> Iterator[Any]:
         """Rows of a table by id, each compared with its checksum."""
@@ -278,7 +285,7 @@ class Store:
             if document_id in shown:
                 _, key, _, title, source, *_ = documents[document_id]
                 found[chunk_id] = Duplicate(chunk_id, key, source, title, line_start, page)
-        self._check_none_missing(chunk_ids, found)
+        self.check_none_missing(chunk_ids, found)
         return found
 
     def _in_parts(self, sql: str, ids: Iterable[int]) -> Iterator[Any]:

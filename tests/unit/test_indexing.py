@@ -643,7 +643,7 @@ def test_an_index_of_the_first_format_is_brought_up_to_date(docs: Path, toy: Toy
     assert state(toy) == expected and paths_of("wheel", toy, mode="lexical")[0] == "wheel.md"
     (docs / "other.md").write_text("Something else.")
     index(docs, toy)
-    assert [p.name for p in path.glob("lexical*")] == ["lexical-000002"]
+    assert [p.name for p in path.glob("lexical*")] == ["lexical-000003"]
     assert paths_of("wheel", toy, mode="lexical")[0] == "wheel.md"
 
 
