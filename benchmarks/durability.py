@@ -29,7 +29,9 @@ N_FLIPS = 5  # of each file; of the database, ten times as many
 SCRATCH = ("store.db-shm", "writer.lock", ".tantivy-meta.lock", ".tantivy-writer.lock")
 
 OUTCOMES = (
-    "damages",
+    "byte flips",
+    "truncations",
+    "deletions",
     "found",
     "same hits",
     "refused, with what to run",
@@ -96,30 +98,30 @@ def part_of(name: str) -> str:
 def damages(original: Path, embedder: Embedder, work: Path, n_flips: int) -> list[dict[str, object]]:
     expected, rng = ask(original, embedder), random.Random(0)
     files = sorted(p.relative_to(original).as_posix() for p in original.rglob("*") if p.is_file())
-    counts: dict[tuple[str, str], Counter[str]] = {}
+    counts: dict[str, Counter[str]] = {}
     for name in files:
         size = (original / name).stat().st_size
         if not size or Path(name).name in SCRATCH:
             continue
         n = n_flips * 10 if name == "store.db" else n_flips
         ways: list[tuple[str, Callable[[Path, random.Random], None], int]] = [
-            ("byte flip", flip, n),
-            ("truncation", truncate, max(1, n // 3)),
-            ("deletion", delete, 1),
+            ("byte flips", flip, n),
+            ("truncations", truncate, max(1, n // 3)),
+            ("deletions", delete, 1),
         ]
         for way, damage, times in ways:
-            counted = counts.setdefault((part_of(name), way), Counter())
+            counted = counts.setdefault(part_of(name), Counter())
             for _ in range(times):
                 copy = work / "copy"
                 shutil.rmtree(copy, ignore_errors=True)
                 shutil.copytree(original, copy)
                 damage(copy / name, rng)
-                counted["damages"] += 1
+                counted[way] += 1
                 counted[outcome_of_query(copy, embedder, expected)] += 1
                 counted["found"] += not verify(copy, embedder=embedder).is_sound
                 counted[outcome_of_repair(copy, embedder, expected)] += 1
-        print(name, {way: dict(c) for (part, way), c in counts.items() if part == part_of(name)}, file=sys.stderr)
-    return [{"part": p, "damage": w, **{c: counted[c] for c in OUTCOMES}} for (p, w), counted in counts.items()]
+        print(name, dict(counts[part_of(name)]), file=sys.stderr)
+    return [{"part": part, **{c: counted[c] for c in OUTCOMES}} for part, counted in counts.items()]
 
 
 def main() -> None:
@@ -131,7 +133,7 @@ def main() -> None:
         given = [Document(f"note {i}", f"Note {i} says what page {i * 7} is about.", title="A note") for i in range(20)]
         build_index(given, index=index, embedder=embedder)
         rows = damages(index, embedder, work, N_FLIPS)
-    # Runs that are killed belong into the same table: rows with "part": "process", "damage": "kill".
+    # Runs that are killed belong into the same table: rows with another "part", and a column "kills".
     _report.write("durability", rows, questions=len(QUESTIONS) * len(MODES))
 
 

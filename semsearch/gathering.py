@@ -66,7 +66,7 @@ def gather(
         selection: the passages that are looked at; None for all.
 
     Raises:
-        IndexCorrupt: a passage has no vector.
+        IndexCorrupt: a passage has no vector, or is found by an index and is not there.
     """
     n = max(CANDIDATES, 2 * depth)
     n_documents, n_chunks = state.n_documents, state.n_chunks
@@ -92,6 +92,7 @@ def _legs(state: IndexState, query: Query, n: int, selection: Selection | None) 
     if query.vector is not None:
         near = _nearest(state, query.vector, n, selection)
         found = state.store.chunks_of_vectors(near[near >= 0].tolist())
+        state.store.check_none_missing(near[near >= 0].tolist(), {vector_id for _, _, vector_id in found})
         if selection is not None and found:  # texts that are also elsewhere share their vectors
             is_allowed = selection.holds(np.array([document for _, document, _ in found], dtype=np.int64))
             found = [place for place, allowed in zip(found, is_allowed.tolist(), strict=True) if allowed]
@@ -102,6 +103,7 @@ def _legs(state: IndexState, query: Query, n: int, selection: Selection | None) 
         else:
             bm25 = dict(state.lexical.search_among(query.text, n, selection.chunks))
         places.update(state.store.places_of_chunks(bm25))
+        state.store.check_none_missing(bm25, {chunk_id for chunk_id, _, _ in places})
         missing = sorted(chunk_id for chunk_id, _, _ in places if chunk_id not in bm25)
         bm25.update(state.lexical.score(query.text, missing))
     ordered = sorted(places)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from semsearch.store.inspecting import (
     seal_state,
 )
 from semsearch.store.lexical import LexicalIndex
-from semsearch.store.metadata import FileState, Store, connect
+from semsearch.store.metadata import DATABASE_DAMAGE, FileState, Store, connect
 from semsearch.store.nearest import open_nearest
 from semsearch.store.repairing import Repairs, rewrite_database
 from semsearch.store.sealing import SEAL
@@ -156,7 +155,7 @@ class _Inspection:
                     if self.options.deep and reader is not None:
                         self._encoder(store, meta, reader)
                     self.sources = _compare_sources(store)
-                except sqlite3.DatabaseError as error:
+                except DATABASE_DAMAGE as error:
                     self.is_database_broken = True
                     self._add("database", "reading of all tables", [f"{DATABASE} cannot be read: {error}"])
         self._folder(store)
@@ -362,21 +361,19 @@ def _repair(options: _Options, found: _Inspection) -> tuple[str, ...]:
         try:
             with contextlib.closing(Store(path)) as store, store.snapshot() as meta:
                 rows = bad_rows(path, meta["model"]["fingerprint"], lambda *_: None)
-        except (SemsearchError, sqlite3.DatabaseError):
+        except (SemsearchError, *DATABASE_DAMAGE):
             return ()
     if found.damaged("folder"):
         (path / IGNORE).unlink(missing_ok=True)
     try:
         with unwritable(path), StoreWriter.open_locked(path, must_be_sealed=False) as writer:
             return _repair_parts(options, found, rows, writer)
-    except (IndexCorrupt, sqlite3.DatabaseError):
+    except (IndexCorrupt, *DATABASE_DAMAGE):
         return ()  # what is wrong is found once more
 
 
 def _repair_parts(options: _Options, found: _Inspection, rows: BadRows, writer: StoreWriter) -> tuple[str, ...]:
     repairs, tell = Repairs(writer), options.tell
-    if found.is_database_broken:
-        repairs.read_all_again()
     if rows.hashes:
         repairs.correct_hashes(rows.hashes)
     built = writer.meta["model"]
@@ -387,17 +384,21 @@ def _repair_parts(options: _Options, found: _Inspection, rows: BadRows, writer: 
         lambda done, n: tell("encoding", done, n),
         without=rows.documents,
     )
-    if not rows.documents and not any(found.damaged(part) for part in ("nearest neighbours", "words")):
-        return ()
-    tell("making FAISS and lexical index anew", 0, 0)
-    return repairs.rebuild(rows.documents, lexical=found.damaged("words"), ann=found.damaged("nearest neighbours"))
+    to_index: tuple[str, ...] = ()
+    if rows.documents or any(found.damaged(part) for part in ("nearest neighbours", "words")):
+        tell("making FAISS and lexical index anew", 0, 0)
+        ann, words = found.damaged("nearest neighbours"), found.damaged("words")
+        to_index = repairs.rebuild(rows.documents, lexical=words, ann=ann)
+    if found.is_database_broken:
+        repairs.renew_unproven()
+    return to_index
 
 
 def _start_anew(path: Path) -> str:
     """What to do where nothing else helps."""
     roots, n_given = ["FOLDER"], 0
     with (
-        contextlib.suppress(sqlite3.DatabaseError, IndexCorrupt),
+        contextlib.suppress(*DATABASE_DAMAGE, IndexCorrupt),
         contextlib.closing(connect(path, read_only=True)) as connection,
     ):
         roots = [shlex.quote(row[0]) for row in connection.execute("SELECT path FROM roots ORDER BY path")] or roots

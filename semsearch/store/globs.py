@@ -13,7 +13,7 @@ _WILD = re.compile(r"\[!?\]?[^\]]*\]|[*?\[/]")
 
 def literal_part(pattern: str) -> str:
     """The longest piece that every match must hold; "" where there is none."""
-    return max(_WILD.split(pattern), key=len)
+    return max(_WILD.split(pattern.removeprefix("./")), key=len)
 
 
 def text_matcher(pattern: str) -> Callable[[str], bool]:

@@ -13,7 +13,7 @@ from typing import Any
 from semsearch.errors import IndexCorrupt
 from semsearch.store.checksums import checksum_file, checksum_record, hash_key, text_hash
 from semsearch.store.files import DATABASE, LOCK
-from semsearch.store.metadata import connect, unpack_document
+from semsearch.store.metadata import DATABASE_DAMAGE, connect, unpack_document
 from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS
 from semsearch.store.sealing import SEAL, broken_files, read_seal
 from semsearch.store.vectors import shard_files
@@ -68,7 +68,7 @@ def integrity_problems(connection: sqlite3.Connection) -> list[str]:
         if found != ["ok"]:
             return [line for text in found for line in text.splitlines()]
         orphans = connection.execute("PRAGMA foreign_key_check").fetchmany(20)
-    except sqlite3.DatabaseError as error:
+    except DATABASE_DAMAGE as error:
         return [str(error)]
     return [f"row {row} of {table} refers to a row of {other} that is not there" for table, row, other, _ in orphans]
 
@@ -82,7 +82,7 @@ def bad_rows(path: Path, fingerprint: str, progress: Callable[[int, int], None])
         progress: called with the number of documents looked at so far and of all.
 
     Raises:
-        sqlite3.DatabaseError: the tables cannot be read.
+        sqlite3.DatabaseError, UnicodeDecodeError: the tables cannot be read.
     """
     bad, key, last = BadRows(), hash_key(fingerprint), 0
     documents = f"SELECT {DOCUMENT_COLUMNS}, checksum, visible, content FROM documents WHERE id > ? ORDER BY id LIMIT ?"

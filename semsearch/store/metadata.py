@@ -7,7 +7,7 @@ import json
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from semsearch.store.files import DATABASE, command, open_private
 from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, FORMAT_VERSION, check_format
 from semsearch.types import Chunk, Document, Duplicate, Heading
 
-__all__ = ["COUNT", "FileState", "Store", "connect", "read_meta", "unpack_document"]
+__all__ = ["COUNT", "DATABASE_DAMAGE", "FileState", "Store", "connect", "read_meta", "unpack_document"]
 
+# What reading a damaged database raises; the second where SQLite's own message holds its bytes.
+DATABASE_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
 NEEDED_META = {"model", "generation", "ann"}
 
 BUSY_TIMEOUT_S = 30.0
@@ -132,7 +134,7 @@ class Store:
             version = check_format(self._connection)
             is_current = version in (0, FORMAT_VERSION)
             complete = version == FORMAT_VERSION and read_meta(self._connection).keys() >= NEEDED_META
-        except sqlite3.DatabaseError as error:
+        except DATABASE_DAMAGE as error:
             raise IndexCorrupt(
                 f"{path / DATABASE} is not a readable database ({error}). What can be done tells: "
                 f"{command('verify', path)}"
@@ -163,7 +165,7 @@ class Store:
                 raise InvalidInput(f"the index {self.path} has been closed; open it again") from error
             try:
                 yield self._read_meta()
-            except sqlite3.DatabaseError as error:
+            except DATABASE_DAMAGE as error:
                 raise self._damaged(f"cannot be read: {error}") from error
             finally:
                 self._connection.execute("ROLLBACK")
@@ -225,7 +227,7 @@ class Store:
     ) -> dict[int, tuple[Chunk, Document]]:
         """The chunks with these ids and the documents around them; ids the index does not show are left out.
 
-        With `vector_ids`, these are the vectors by which the chunks were found.
+        With `vector_ids`, the vectors by which they were found in the same state, none may be missing.
 
         Raises:
             IndexCorrupt: a chunk or its document is not what was written.
@@ -243,7 +245,18 @@ class Store:
                     raise self._damaged(f"has a passage ({chunk_id}) that is not where it should be")
                 place = (start, end, line_start, line_end, heading, page)
                 found[chunk_id] = (Chunk(chunk_id, document.id, ordinal, text, *place), document)
+        self.check_none_missing(expected, found)
         return found
+
+    def check_none_missing(self, wanted: Iterable[int], found: Container[int]) -> None:
+        """Make sure that all passages, or vectors, are found that an index named in the same state.
+
+        Raises:
+            IndexCorrupt: one is not.
+        """
+        missing = next((i for i in wanted if i not in found), None)
+        if missing is not None:
+            raise self._damaged(f"does not show what its indexes name ({missing})")
 
     def _records(self, table: str, columns: str, ids: Iterable[int]) -> Iterator[Any]:
         """Rows of a table by id, each compared with its checksum."""
@@ -264,7 +277,12 @@ class Store:
         return dict(self._in_parts("SELECT id, text FROM chunks WHERE id IN ({})", chunk_ids))
 
     def duplicates(self, chunk_ids: Iterable[int]) -> dict[int, Duplicate]:
-        """Where the passages with these chunk ids stand; ids the index does not show are left out."""
+        """Where the passages with these chunk ids stand, all found in the same state.
+
+        Raises:
+            IndexCorrupt: one is not there, or not what was written.
+        """
+        chunk_ids = list(chunk_ids)
         chunks = list(self._records("chunks", CHUNK_COLUMNS, chunk_ids))
         documents = {row[0]: row for row in self._records("documents", DOCUMENT_COLUMNS, {row[1] for row in chunks})}
         sql = "SELECT id FROM documents WHERE visible = 1 AND id IN ({})"
@@ -274,6 +292,7 @@ class Store:
             if document_id in shown:
                 _, key, _, title, source, *_ = documents[document_id]
                 found[chunk_id] = Duplicate(chunk_id, key, source, title, line_start, page)
+        self.check_none_missing(chunk_ids, found)
         return found
 
     def _in_parts(self, sql: str, ids: Iterable[int]) -> Iterator[Any]:

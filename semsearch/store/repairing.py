@@ -13,9 +13,10 @@ import numpy as np
 
 from semsearch.errors import IndexCorrupt
 from semsearch.store.derived import LEXICAL, MAX_SHARD_ROWS, Derived, add_shard
+from semsearch.store.fields import enter_fields_of_all
 from semsearch.store.files import DATABASE, sync_folder
 from semsearch.store.inspecting import integrity_problems
-from semsearch.store.metadata import MAX_VARIABLES, connect
+from semsearch.store.metadata import DATABASE_DAMAGE, MAX_VARIABLES, connect
 from semsearch.store.salvage import salvage
 from semsearch.store.vectors import shard_files
 from semsearch.store.writing import StoreWriter
@@ -162,9 +163,16 @@ class Repairs:
             self.store.db.conn.executemany("DELETE FROM vectors WHERE text_hash = ? AND id != ?", rows)
             self.store.db.conn.executemany("UPDATE vectors SET text_hash = ? WHERE id = ?", rows)
 
-    def read_all_again(self) -> None:
-        """Have the next run read all files, as what is noted of them may be damaged; it encodes only what is new."""
-        self.store.db.execute("UPDATE files SET content_hash = NULL")
+    def renew_unproven(self) -> None:
+        """Make anew what no checksum proves: fields are taken from the documents, and the next run reads all files.
+
+        It encodes only what is new.
+        """
+        store = self.store
+        with store.db.atomic():
+            store.db.execute("DELETE FROM field_values")
+            enter_fields_of_all(store.db.conn)
+            store.db.execute("UPDATE files SET content_hash = NULL")
 
 
 def rewrite_database(path: Path) -> bool:
@@ -189,7 +197,7 @@ def rewrite_database(path: Path) -> bool:
         new.replace(path / DATABASE)
         sync_folder(path)
         return True
-    except (sqlite3.DatabaseError, IndexCorrupt):
+    except (*DATABASE_DAMAGE, IndexCorrupt):
         return False
     finally:
         for leftover in path.glob(f"{new.name}*"):

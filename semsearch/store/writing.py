@@ -20,7 +20,15 @@ from semsearch.store.checksums import checksum_record, checksum_rows
 from semsearch.store.derived import LEXICAL, Changes, Derived, add_shard, record_checksums
 from semsearch.store.fields import enter_fields
 from semsearch.store.files import DATABASE, LOCK, command, open_private, writer_lock
-from semsearch.store.metadata import COUNT, MAX_VARIABLES, FileState, connect, read_meta, unpack_document
+from semsearch.store.metadata import (
+    COUNT,
+    DATABASE_DAMAGE,
+    MAX_VARIABLES,
+    FileState,
+    connect,
+    read_meta,
+    unpack_document,
+)
 from semsearch.store.nearest import SearchKind
 from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, check_format, migrate
 from semsearch.store.sealing import SEAL, Sums, break_seal, broken_files, read_seal, seal
@@ -51,7 +59,7 @@ class StoreWriter:
             before = check_format(connection)
             migrate(connection)
             self.meta = read_meta(connection)
-        except sqlite3.DatabaseError as error:
+        except DATABASE_DAMAGE as error:
             connection.close()
             if _is_unwritable(error):  # the file may be sound: see `unwritable`
                 raise
@@ -61,7 +69,7 @@ class StoreWriter:
             ) from error
         self.db = Database(connection)
         if before in (1, 2):
-            self._add_checksums()
+            self._add_checksums(before)
         self._touched: list[FileState] = []
         self._run_roots: set[str] = set()
 
@@ -114,10 +122,11 @@ class StoreWriter:
             with contextlib.suppress(OSError):  # all that was committed is durable; the next run seals
                 seal(path, before if is_same else None)
 
-    def _add_checksums(self) -> None:
+    def _add_checksums(self, before: int) -> None:
         """Take the files of an index of an older format, which had no checksums, as they are found.
 
-        What cannot be read is mended as if it were damaged.
+        What cannot be read is mended as if it were damaged. So is the lexical index of format 1, which may name
+        passages that SQLite has dropped.
         """
         dim, folder, derived = self.meta.get("model", {}).get("dim"), self.path / "vectors", Derived(self.path, self.db)
         with self.db.atomic():
@@ -128,8 +137,9 @@ class StoreWriter:
                     record_checksums(self.path, self.db, [f"vectors/{file}" for file in shard_files(name)])
             with contextlib.suppress(FileNotFoundError):
                 derived.record_ann(self.meta.get("ann"))
-            with contextlib.suppress(FileNotFoundError):
-                derived.record_lexical(str(self.meta.get("lexical", LEXICAL)))
+            if before > 1:
+                with contextlib.suppress(FileNotFoundError):
+                    derived.record_lexical(str(self.meta.get("lexical", LEXICAL)))
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """All rows of a statement."""
@@ -397,7 +407,7 @@ def unwritable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _is_unwritable(error: sqlite3.DatabaseError | OSError) -> bool:
+def _is_unwritable(error: Exception) -> bool:
     """Whether the place is to blame and not what lies there."""
     if isinstance(error, OSError):
         return error.errno in UNWRITABLE
@@ -420,7 +430,7 @@ def _check_seal(path: Path, sums: Sums) -> None:
     broken = broken_files(path, sums)
     if broken:
         connection = connect(path, read_only=True)
-        with contextlib.closing(connection), contextlib.suppress(sqlite3.DatabaseError):
+        with contextlib.closing(connection), contextlib.suppress(*DATABASE_DAMAGE):
             check_format(connection)
         raise IndexCorrupt(
             f"{' and '.join(broken)} in {path} is damaged, or was changed by another program. "

@@ -241,6 +241,7 @@ glob_pieces = st.lists(st.sampled_from(["a", "b", "/", "*", "?", "[ab]", "[!a]",
 
 
 @given(glob_pieces.map("".join), st.text("ab/.[]", max_size=10))
+@example("./", "")
 def test_every_match_holds_the_literal_part(pattern: str, text: str) -> None:
     for matcher in (path_matcher, text_matcher):
         if matcher(pattern)(text):

@@ -197,6 +197,35 @@ def test_no_query_shows_what_was_not_written(copy: Path, change: str) -> None:
         build_index(make_documents(1), index=copy, embedder=ToyEmbedder())
 
 
+def test_fields_to_filter_by_are_entered_anew(copy: Path) -> None:
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        before = connection.execute("SELECT * FROM field_values ORDER BY 1, 2, 3, 4").fetchall()
+        connection.execute("DELETE FROM field_values WHERE document_id % 2")
+        connection.execute("UPDATE field_values SET value = 'x' WHERE field = 'title'")
+    assert len(before) > 100
+    report = verify(copy, repair=True, embedder=ToyEmbedder())
+    assert report.is_sound and [damage.part for damage in report.mended] == ["database"]
+    with closing(sqlite3.connect(copy / "store.db")) as connection:
+        assert connection.execute("SELECT * FROM field_values ORDER BY 1, 2, 3, 4").fetchall() == before
+
+
+def test_a_query_notices_what_its_indexes_name_and_sqlite_does_not_show(copy: Path) -> None:
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        connection.execute("DELETE FROM chunks WHERE id = 7")
+    for mode in ("dense", "lexical", "hybrid"):
+        with Searcher.open(copy, embedder=ToyEmbedder()) as searcher, pytest.raises(IndexCorrupt, match="verify"):
+            searcher.search("river lies beside", mode=mode)
+
+
+def test_a_message_of_sqlite_that_is_no_text_is_damage_too(copy: Path) -> None:
+    data = (copy / "store.db").read_bytes()
+    (copy / "store.db").write_bytes(data.replace(b"CREATE TABLE files", b"CREATE TABL\xff files", 1))
+    with pytest.raises(IndexCorrupt, match="semsearch verify"):
+        ask(copy)
+    report = verify(copy, repair=True, embedder=ToyEmbedder())
+    assert not report.is_sound and "semsearch index" in report.damages[0].fix
+
+
 def test_only_vectors_that_are_gone_are_encoded(copy: Path) -> None:
     expected = ask(copy)
     shard = copy / "vectors" / "000000.npy"
