@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from semsearch import IndexReport, Searcher, build_index
-from semsearch.indexing import RACY_NS
+from semsearch.roots import RACY_NS
 from semsearch.store.info import list_files
 from tests.toy import ToyEmbedder
 
