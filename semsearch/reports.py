@@ -75,9 +75,9 @@ class IndexReport:
             "index": str(self.index),
             "files": asdict(self.files),
             "chunks": asdict(self.chunks),
-            "ann": dict(self.ann),
             "elapsed_s": round(self.elapsed_s, 3),
             "problems": [{"path": p.path, "reason": p.reason} for p in self.problems],
+            "ann": dict(self.ann),
         }
 
 

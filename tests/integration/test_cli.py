@@ -133,7 +133,7 @@ class TestHelp:
 class TestIndex:
     def test_json_accounts_for_every_file(self, built, folder):
         index, report = built
-        assert list(report) == ["index", "files", "chunks", "elapsed_s", "problems"]
+        assert list(report) == ["index", "files", "chunks", "elapsed_s", "problems", "ann"]
         assert report["index"] == index
         assert report["files"] == {"seen": 6, "indexed": 4, "unchanged": 0, "removed": 0, "skipped": 1, "failed": 1}
         assert report["chunks"]["encoded"] == report["chunks"]["total"] >= 4
