@@ -32,6 +32,7 @@ from semsearch.store.inspecting import (
 from semsearch.store.lexical import LexicalIndex
 from semsearch.store.metadata import DATABASE_DAMAGE, FileState, Store, connect
 from semsearch.store.nearest import open_nearest
+from semsearch.store.recall import exact_neighbors
 from semsearch.store.repairing import Repairs, rewrite_database
 from semsearch.store.sealing import SEAL
 from semsearch.store.vectors import ShardReader, shard_files
@@ -240,7 +241,7 @@ class _Inspection:
                 compared += f", {len(index):,} vectors with passages"
                 problems += [f"{n_gone:,} passages cannot be found by meaning"] if n_gone else []
                 if len(index):
-                    self.recall = _recall(index, reader, self.options.tell)
+                    self.recall = _recall(index, reader)
                     compared += f", recall@{K} {self.recall:.3f} against exact search"
                     if self.recall < MIN_RECALL:
                         problems.append(f"recall@{K} is {self.recall:.3f}, below {MIN_RECALL}")
@@ -302,7 +303,7 @@ def _visible_vectors(store: Store) -> IntArray:
     return np.array(store.query(sql), dtype=np.int64).ravel()
 
 
-def _recall(index: VectorIndex, reader: ShardReader, tell: Report) -> float:
+def _recall(index: VectorIndex, reader: ShardReader) -> float:
     """Mean share of a query's `K` nearest vectors that the FAISS index finds; queries are means of two random vectors.
 
     A vector that is as near as the last of them, up to `SCORE_SLACK`, counts as one of them.
@@ -313,19 +314,11 @@ def _recall(index: VectorIndex, reader: ShardReader, tell: Report) -> float:
     queries: FloatArray = pairs.sum(axis=1)
     queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-9)
     k, ids = min(K, len(ids)), np.sort(ids)
-    best = np.full((N_QUERIES, k), -np.inf, dtype=np.float32)
-    for first in range(0, len(ids), _EXACT_BLOCK):
-        tell("measuring recall", first, len(ids))
-        scores = queries @ reader.get(ids[first : first + _EXACT_BLOCK]).T
-        best = np.sort(np.concatenate([best, scores], axis=1), axis=1)[:, -k:]
-    found = index.search(queries, k).ids
-    known = np.isin(found, ids)
-    vectors = reader.get(np.where(known, found, ids[0]).ravel()).reshape(N_QUERIES, k, reader.dim)
-    exact = np.where(known, np.einsum("qd,qkd->qk", queries, vectors), -np.inf)
-    return float(np.mean(exact >= best[:, :1] - SCORE_SLACK))
-
-
-_EXACT_BLOCK = 16_384  # vectors
+    nearest, found = exact_neighbors(queries, ids, reader, k), index.search(queries, k).ids
+    last = np.einsum("qd,qd->q", queries, reader.get(nearest[:, -1]))
+    vectors = reader.get(np.where(found < 0, ids[0], found).ravel()).reshape(N_QUERIES, k, reader.dim)
+    scores = np.where(found < 0, -np.inf, np.einsum("qd,qkd->qk", queries, vectors))
+    return float(np.mean(scores >= last[:, np.newaxis] - SCORE_SLACK))
 
 
 def _compare_sources(store: Store) -> SourceCounts:

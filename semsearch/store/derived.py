@@ -138,12 +138,12 @@ class Derived:
         if not self.is_sound(words):
             shutil.rmtree(self.path / words, ignore_errors=True)
         if ann and not self.is_sound(ann):
-            meta = {**meta, "ann": None}
+            (self.path / ann).unlink(missing_ok=True)  # one of its kind is made anew
         lexical = self.save_lexical(meta, changes)
         saved = self.save_ann(model, meta, wanted, encode) if model else None
         if lexical != words:
             self.record_lexical(lexical)
-        if saved is None or saved["file"] != ann or not meta.get("ann"):
+        if saved is None or saved["file"] != ann:
             self.record_ann(saved)
         return lexical, saved
 

@@ -22,6 +22,7 @@ from semsearch.reports import SourceCounts, VerifyReport
 from semsearch.store.ann import FlatIndex
 from semsearch.store.checksums import checksum_file, checksum_rows
 from semsearch.store.files import writer_lock
+from semsearch.store.info import inspect_index
 from semsearch.store.schema import FORMAT_VERSION
 from semsearch.store.writing import StoreWriter
 from semsearch.verifying import verify
@@ -290,6 +291,28 @@ def test_recall_is_measured(copy: Path) -> None:
     assert report.recall is not None and report.recall < 0.8
     assert [damage.part for damage in report.damages] == ["nearest neighbours"]
     assert verify(copy, repair=True, embedder=ToyEmbedder()).recall == 1.0
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_an_approximate_index_is_mended_to_one_of_its_kind(kind: str, tmp_path: Path) -> None:
+    numbers = range(1_200)
+    documents = [Document(f"d{i}", f"Item {i} of {i % 37} and {i % 101} lies in hall {i % 13}.") for i in numbers]
+    toy, index = ToyEmbedder(), tmp_path / "index"
+    build_index(documents, index=index, embedder=toy, kind=kind)
+
+    def found() -> list[list[str]]:
+        with Searcher.open(index, embedder=toy) as searcher:
+            return [[h.document.id for h in searcher.search(f"item {i}", mode="dense")] for i in (3, 500, 1_100)]
+
+    expected, before = found(), inspect_index(index).ann_kind
+    for damage in (flip, truncate, delete):
+        damage(next(index.glob("ann-*")), random.Random(kind))
+        with pytest.raises(IndexCorrupt, match="verify --repair"):
+            found()
+        report = verify(index, repair=True, embedder=toy)
+        assert report.is_sound and report.recall is not None and report.recall > 0.9
+        assert [damage.part for damage in report.mended] == ["nearest neighbours"]
+        assert inspect_index(index).ann_kind == before != FlatIndex.kind and found() == expected
 
 
 KILLED = """
