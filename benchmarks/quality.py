@@ -24,7 +24,7 @@ from semsearch.evaluation import (
     read_collection,
 )
 from semsearch.evaluation.retrieval import collection_path
-from semsearch.searching import RankingOptions
+from semsearch.search_options import RankingOptions
 from semsearch.tuning import reset_plan, tune
 
 COLLECTIONS = ("cisi", "cosqa-code", "cranfield", "med", "msmarco-sample", "nfcorpus", "npl", "time", "adi", "drcd-zh")

@@ -12,6 +12,7 @@ __all__ = [
     "LoadError",
     "MissingExtra",
     "ModelError",
+    "PassageNotFound",
     "SemsearchError",
 ]
 
@@ -38,6 +39,10 @@ class ModelError(SemsearchError):
 
 class IndexNotFound(SemsearchError):
     """There is no index where one was asked for."""
+
+
+class PassageNotFound(SemsearchError):
+    """The index does not show the passage that was asked for; it was never there, or has been replaced."""
 
 
 class IndexIncompatible(SemsearchError):

@@ -6,14 +6,15 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from semsearch.encoders import comparable, load_embedder, load_reranker
 from semsearch.encoders.late_interaction import LateInteraction, TokenMatch
-from semsearch.errors import IndexIncompatible, InvalidInput
-from semsearch.filters import parse
+from semsearch.errors import IndexIncompatible, InvalidInput, PassageNotFound
+from semsearch.filters import Filter, parse
+from semsearch.found import Found
 from semsearch.gathering import Query, gather
 from semsearch.highlighting import Highlight, highlights, widen
 from semsearch.opening import OpenIndex
@@ -22,43 +23,35 @@ from semsearch.ranking.diversity import diversify
 from semsearch.ranking.fusion import dense_weight
 from semsearch.ranking.plan import DEFAULT_PLAN, RankingPlan
 from semsearch.rescoring import rescore
+from semsearch.search_options import (
+    BUDGET_MS,
+    MAX_K,
+    MMR_DEPTH,
+    MODES,
+    PER_DOCUMENT,
+    RERANK_DEPTH,
+    SearchOptions,
+    check_counts,
+    check_numbers,
+)
 from semsearch.store.files import index_path
 from semsearch.store.metadata import Store
 from semsearch.store.selection import FacetCount
-from semsearch.types import Embedder, FloatArray, Hit, Reranker, TokenEmbedder, storable
+from semsearch.types import (
+    Chunk,
+    Document,
+    Embedder,
+    FloatArray,
+    Hit,
+    Reranker,
+    TokenEmbedder,
+    storable,
+)
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-__all__ = ["MODES", "RankingOptions", "SearchOptions", "Searcher"]
-
-MODES = ("hybrid", "dense", "lexical")
-MAX_K = 10_000
-PER_DOCUMENT = 3  # hits of one document unless asked otherwise
-RERANK_DEPTH = 30  # passages that a reranker reads, at most
-BUDGET_MS = 200.0  # that it may take for them
-MMR_DEPTH = 50  # hits that `mmr` picks from, at least; with a reranker, those it has read
-
-
-class RankingOptions(TypedDict, total=False):
-    """Those options of `Searcher.search` that decide how passages are scored; it says what they mean."""
-
-    mode: str
-    rerank: bool | None
-    rerank_depth: int
-    budget_ms: float
-
-
-class SearchOptions(RankingOptions, total=False):
-    """All options of `Searcher.search`."""
-
-    k: int
-    per_document: int
-    context: int
-    min_probability: float
-    fold: bool
-    mmr: float | None
-    where: str | Mapping[str, Any] | None
+__all__ = ["Searcher"]
 
 
 class Searcher:
@@ -178,7 +171,10 @@ class Searcher:
             IndexCorrupt: files of the index cannot be read.
         """
         asked = parse(where) if where is not None else None
-        self._check(k, mode, rerank_depth, budget_ms, per_document, context, min_probability, mmr)
+        check_counts(k=k, rerank_depth=rerank_depth, per_document=per_document, context=context)
+        check_numbers(budget_ms=budget_ms, min_probability=min_probability, mmr=mmr)
+        if mode not in MODES:
+            raise InvalidInput(f"mode = {mode!r}: give one of {', '.join(MODES)}")
         if not isinstance(text, str):
             raise InvalidInput(f"the query is {text!r}; give a string")
         text = storable(text)
@@ -190,30 +186,100 @@ class Searcher:
         reranker = self._reranker_for(mode, rerank, plan)
         query = Query(text, mode, vector, weight, plan.feedback)
         depth = max(k, rerank_depth if reranker else MMR_DEPTH if mmr is not None else 0)
-        with self._index.state() as state:
-            selection = state.selector.select(asked) if asked is not None else None
-            candidates = gather(state, query, depth, per_document=per_document, fold=fold, selection=selection)
-            if mmr is not None and not reranker:  # before documents are read that it would leave out
-                candidates = diversify(candidates, k, mmr)
-            found = state.store.hydrate(candidates.ids.tolist(), candidates.vector_ids.tolist())
-            elsewhere = state.store.duplicates(i for folded in candidates.duplicates for i in folded)
+        first = (k, mmr) if mmr is not None and not reranker else None
+        found = self._gather(query, depth, per_document=per_document, fold=fold, asked=asked, diversified=first)
         if reranker:
-            texts = [found[i][0].text for i in candidates.ids[:rerank_depth].tolist()]
-            candidates = rescore(reranker, query, candidates, texts, budget_ms / 1e3, plan.rerank_share)
-            candidates = diversify(candidates, k, mmr) if mmr is not None else candidates
-        candidates = candidates.take_first(k)
-        calibration = self._calibration(reranker) if mode != "lexical" else None
-        coverage = state.lexical.coverage(text, candidates.ids.tolist()) if calibration else []
-        hits = []
-        for row, chunk_id in enumerate(candidates.ids.tolist()):
-            chunk, document = found[chunk_id]
-            chunk = widen(chunk, document, context) if context else chunk
-            relevance, scores = float(candidates.relevance[row]), candidates.scores(row)
-            probability = calibration.probability(row + 1, coverage[row], scores) if calibration else None
-            if probability is None or probability >= min_probability:
-                duplicates = tuple(elsewhere[i] for i in candidates.duplicates[row])
-                hits.append(Hit(row + 1, relevance, probability, chunk, document, scores, duplicates))
-        return hits
+            texts = [found.passages[i][0].text for i in found.candidates.ids[:rerank_depth].tolist()]
+            candidates = rescore(reranker, query, found.candidates, texts, budget_ms / 1e3, plan.rerank_share)
+            found = replace(found, candidates=diversify(candidates, k, mmr) if mmr is not None else candidates)
+        found = replace(found, candidates=found.candidates.take_first(k))
+        hits = found.hits(self._probabilities(text, found, reranker) if mode != "lexical" else None)
+        hits = [replace(hit, chunk=widen(hit.chunk, hit.document, context)) for hit in hits] if context else hits
+        return [hit for hit in hits if hit.probability is None or hit.probability >= min_probability]
+
+    def nearest(
+        self,
+        vector: FloatArray,
+        *,
+        k: int = 10,
+        per_document: int = PER_DOCUMENT,
+        fold: bool = True,
+        where: str | Mapping[str, Any] | None = None,
+    ) -> list[Hit]:
+        """Find the k passages whose vectors are nearest to one; without reranking and probabilities.
+
+        Args:
+            vector: (dim,), of the index's model; its length does not matter.
+            k: as for `search`, as are the others.
+            per_document: most hits of one document; 0 for no limit.
+            fold: whether passages that say the same take one place.
+            where: which documents are looked at; None for all.
+
+        Raises:
+            InvalidInput: the vector has another dimension, is zero or not finite, or an argument is out of range.
+            IndexCorrupt: files of the index cannot be read.
+        """
+        asked = parse(where) if where is not None else None
+        check_counts(k=k, per_document=per_document)
+        dim = self._index.model()["dim"]
+        given = np.asarray(vector, dtype=np.float32)
+        length = float(np.linalg.norm(given))
+        if given.shape != (dim,) or not 0.0 < length < np.inf:
+            raise InvalidInput(f"a vector of shape {given.shape} and length {length}: give {dim} numbers, not all 0")
+        query = Query("", "dense", given / np.float32(length), 1.0)
+        found = self._gather(query, k, per_document=per_document, fold=fold, asked=asked)
+        return replace(found, candidates=found.candidates.take_first(k)).hits(None)
+
+    def similar(
+        self,
+        chunk_id: int,
+        *,
+        k: int = 10,
+        per_document: int = PER_DOCUMENT,
+        where: str | Mapping[str, Any] | None = None,
+    ) -> list[Hit]:
+        """Find the k passages nearest in meaning to one of the index, which is not among them, nor are its copies.
+
+        Args:
+            chunk_id: as `Chunk.id` of a hit.
+            k: as for `search`, as are the others.
+            per_document: most hits of one document; 0 for no limit.
+            where: which documents are looked at; None for all.
+
+        Raises:
+            PassageNotFound: the index does not show such a passage.
+            InvalidInput: an argument is out of range.
+            IndexCorrupt: files of the index cannot be read.
+        """
+        check_counts(k=k, per_document=per_document)
+        with self._index.state() as state:
+            place = state.store.places_of_chunks([chunk_id])
+            vector = state.vectors.get(np.array([i for _, _, i in place], dtype=np.int64))
+        if not place:
+            raise self._no_passage(chunk_id)
+        hits = self.nearest(vector[0], k=min(k + 1, MAX_K), per_document=per_document, where=where)
+        others = [hit for hit in hits if chunk_id not in (hit.chunk.id, *(d.chunk_id for d in hit.duplicates))]
+        return [replace(hit, rank=rank) for rank, hit in enumerate(others[:k], 1)]
+
+    def passage(self, chunk_id: int, *, context: int = 0) -> tuple[Chunk, Document]:
+        """A passage of the index with lines of its document around it, and that document.
+
+        Args:
+            chunk_id: as `Chunk.id` of a hit.
+            context: lines of the document to add on each side.
+
+        Raises:
+            PassageNotFound: the index does not show such a passage.
+            InvalidInput: `context` is negative.
+            IndexCorrupt: files of the index cannot be read.
+        """
+        check_counts(context=context)
+        with self._index.state() as state:
+            found = state.store.hydrate([chunk_id])
+        if chunk_id not in found:
+            raise self._no_passage(chunk_id)
+        chunk, document = found[chunk_id]
+        return widen(chunk, document, context) if context else chunk, document
 
     def facets(self, key: str, where: str | Mapping[str, Any] | None = None) -> list[FacetCount]:
         """How many documents and passages have each value of a field, among those that a filter lets through.
@@ -283,37 +349,38 @@ class Searcher:
         matches = own.matches(text, chunk.text)
         return [replace(m, passage=(m.passage[0] + shift, m.passage[1] + shift)) for m in matches]
 
-    def _check(
+    def _gather(
         self,
-        k: int,
-        mode: str,
+        query: Query,
         depth: int,
-        budget_ms: float,
+        *,
         per_document: int,
-        context: int,
-        min_probability: float,
-        mmr: float | None,
-    ) -> None:
-        for name, value in (("k", k), ("rerank_depth", depth), ("per_document", per_document), ("context", context)):
-            if not isinstance(value, int):
-                raise InvalidInput(f"{name} = {value!r}: give a whole number")
-        for name, number in (("budget_ms", budget_ms), ("min_probability", min_probability), ("mmr", mmr)):
-            if number is not None and not isinstance(number, int | float):
-                raise InvalidInput(f"{name} = {number!r}: give a number")
-        if not 1 <= k <= MAX_K:
-            raise InvalidInput(f"k = {k}: give a number of hits from 1 to {MAX_K}")
-        if mode not in MODES:
-            raise InvalidInput(f"mode = {mode!r}: give one of {', '.join(MODES)}")
-        if not 1 <= depth <= MAX_K:
-            raise InvalidInput(f"rerank_depth = {depth}: give a number of passages from 1 to {MAX_K}")
-        if not budget_ms > 0:
-            raise InvalidInput(f"budget_ms = {budget_ms}: give a time above 0, in milliseconds")
-        if per_document < 0 or context < 0:
-            raise InvalidInput(f"per_document = {per_document}, context = {context}: neither may be negative")
-        if not 0.0 <= min_probability <= 1.0:
-            raise InvalidInput(f"min_probability = {min_probability}: give a number from 0 to 1")
-        if mmr is not None and not 0.0 <= mmr <= 1.0:
-            raise InvalidInput(f"mmr = {mmr}: give a number from 0 (hits that differ) to 1 (relevance alone)")
+        fold: bool,
+        asked: Filter | None,
+        diversified: tuple[int, float] | None = None,
+    ) -> Found:
+        """The first stage in one state of the index; `diversified` (k, lambda) before documents are read."""
+        with self._index.state() as state:
+            selection = state.selector.select(asked) if asked is not None else None
+            candidates = gather(state, query, depth, per_document=per_document, fold=fold, selection=selection)
+            candidates = diversify(candidates, *diversified) if diversified else candidates
+            passages = state.store.hydrate(candidates.ids.tolist(), candidates.vector_ids.tolist())
+            elsewhere = state.store.duplicates(i for folded in candidates.duplicates for i in folded)
+            return Found(candidates, passages, elsewhere, state.lexical)
+
+    def _no_passage(self, chunk_id: int) -> PassageNotFound:
+        return PassageNotFound(
+            f"the index {self.path.name} has no passage {chunk_id}; search again for its present ones"
+        )
+
+    def _probabilities(self, text: str, found: Found, reranker: Reranker | None) -> list[float | None] | None:
+        """P(relevant) of each candidate; None where the model is not calibrated."""
+        calibration = self._calibration(reranker)
+        if calibration is None:
+            return None
+        coverage = found.lexical.coverage(text, found.candidates.ids.tolist())
+        rows = range(len(found.candidates))
+        return [calibration.probability(row + 1, coverage[row], found.candidates.scores(row)) for row in rows]
 
     def _model(self) -> Embedder:
         if self._embedder is None:  # the store's lock is never taken under the model's

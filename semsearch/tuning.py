@@ -21,7 +21,8 @@ from semsearch.ranking.feedback import rank_hybrid
 from semsearch.ranking.fusion import dense_weight
 from semsearch.ranking.plan import DEFAULT_PLAN, RankingPlan
 from semsearch.ranking.reranking import late_parts, reranked
-from semsearch.searching import RERANK_DEPTH, Searcher
+from semsearch.search_options import RERANK_DEPTH
+from semsearch.searching import Searcher
 from semsearch.store.files import index_path
 from semsearch.store.writing import StoreWriter
 from semsearch.training.data import TrainingData, read_index, read_judged_index

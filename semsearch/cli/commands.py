@@ -14,7 +14,7 @@ from semsearch.cli import facets, options
 from semsearch.cli.door import FOUND, NONE_FOUND, Door, prepare_process
 from semsearch.cli.evaluate import evaluate
 from semsearch.cli.options import device_option, examples, index_option, json_option, precision_option
-from semsearch.cli.output import clean, echo_json, query_answer
+from semsearch.cli.output import clean, echo_json
 
 __all__ = ["cli", "main"]
 
@@ -198,8 +198,8 @@ def query(
     text = _query_text(words)
     if not text:
         raise click.UsageError('the query is empty; ask something, as in: semsearch query "how do I undo a commit"')
+    from semsearch.answers import query_answer, relevant
     from semsearch.cli import progress, render
-    from semsearch.ranking.calibration import NOTHING_RELEVANT
     from semsearch.searching import Searcher
 
     wanted = None if rerank is False else reranker
@@ -220,10 +220,7 @@ def query(
             where=where,
         )
         elapsed_ms = 1000 * (time.perf_counter() - start)
-    best = max((hit.probability for hit in hits if hit.probability is not None), default=None)
-    threshold = NOTHING_RELEVANT if min_probability is None else min_probability
-    if min_probability is not None or (best is not None and best < threshold):
-        hits = [hit for hit in hits if hit.probability is None or hit.probability >= threshold]
+    hits, best = relevant(hits, min_probability)
     with searcher:
         if min_probability and hits and best is None:
             click.echo("semsearch: these passages have no probabilities, so none is left out for them", err=True)
@@ -231,9 +228,9 @@ def query(
         matches = [searcher.explain(text, hit) if by_meaning else [] for hit in hits] if explain else None
         counts = facets.count(searcher, facet_keys, where)
         if as_json:
-            answer = query_answer(text, searcher.path, mode, elapsed_ms, hits, matches)
+            answer = query_answer(text, searcher.path, mode, elapsed_ms, hits, best, matches)
             counted = {"facets": facets.json_of(counts)} if counts else {}
-            echo_json({**answer, "best_probability": best, **counted})
+            echo_json({**answer, **counted})
         elif hits:
             render.hits(hits, lambda found: searcher.highlight(text, found), whole=context > 0, matches=matches)
         elif best is not None and min_probability:

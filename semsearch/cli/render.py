@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from semsearch.answers import hit_path
 from semsearch.cli.options import DEFAULT_INDEX
-from semsearch.cli.output import clean, clean_line, hit_path, short_path
+from semsearch.cli.output import clean, clean_line, short_path
 
 if TYPE_CHECKING:
     from semsearch.cli.environment import Installation

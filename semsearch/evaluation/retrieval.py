@@ -14,7 +14,8 @@ from semsearch.evaluation.collections import MAX_NAMED, Collection
 from semsearch.evaluation.measures import Search
 from semsearch.indexing import build_index
 from semsearch.reports import IndexReport, Progress
-from semsearch.searching import MAX_K, RankingOptions, Searcher
+from semsearch.search_options import MAX_K, RankingOptions
+from semsearch.searching import Searcher
 from semsearch.types import Embedder
 
 if TYPE_CHECKING:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from semsearch.types import Scores
+if TYPE_CHECKING:
+    from semsearch.types import Scores
 
 __all__ = ["CALIBRATIONS", "NOTHING_RELEVANT", "Calibration"]
 

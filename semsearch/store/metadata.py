@@ -29,6 +29,7 @@ COUNT = (
     "SELECT count(*), count(DISTINCT vector_id), count(DISTINCT d.id) FROM chunks c "
     "JOIN documents d ON d.id = document_id WHERE visible = 1"
 )
+MAX_ID = 2**63 - 1  # no row has a larger one, and SQLite takes none
 MAX_VARIABLES = 900  # of one SQL statement; SQLite allows 999 at least
 
 
@@ -296,7 +297,7 @@ class Store:
         return found
 
     def _in_parts(self, sql: str, ids: Iterable[int]) -> Iterator[Any]:
-        wanted = [int(i) for i in ids]
+        wanted = [int(i) for i in ids if abs(i) <= MAX_ID]
         for first in range(0, len(wanted), MAX_VARIABLES):
             part = wanted[first : first + MAX_VARIABLES]
             yield from self.query(sql.format(",".join("?" * len(part))), part)

@@ -17,7 +17,7 @@ from semsearch.encoders import DEFAULT_MODEL, load_embedder, load_reranker
 from semsearch.encoders.models import find_model
 from semsearch.encoders.tokenized import SETTINGS_FILE
 from semsearch.errors import InvalidInput
-from semsearch.searching import RERANK_DEPTH
+from semsearch.search_options import RERANK_DEPTH
 from semsearch.training import torch_engine
 from semsearch.training.cards import model_card
 from semsearch.training.data import TrainingData

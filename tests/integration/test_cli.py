@@ -20,7 +20,7 @@ from semsearch.reports import Progress
 
 HEAVY = ("faiss", "numpy", "rich", "sentence_transformers", "sqlite_utils", "tantivy", "torch", "transformers")
 HIT_KEYS = (
-    "rank", "score", "probability", "path", "title", "heading", "page", "line_start", "line_end", "start", "end",
+    "rank", "score", "probability", "chunk_id", "document_id", "path", "title", "heading", "page", "line_start", "line_end", "start", "end",
     "text", "scores", "metadata", "duplicates",
 )  # fmt: skip
 COOKING = """\
@@ -125,7 +125,7 @@ class TestHelp:
         assert run("quary", "x").exit_code == 2
 
     def test_the_modes_are_those_of_the_library(self):
-        from semsearch.searching import MODES
+        from semsearch.search_options import MODES
 
         assert options.MODES == MODES
 

@@ -28,7 +28,7 @@ from semsearch.evaluation import (
     write_run,
 )
 from semsearch.evaluation.retrieval import collection_path
-from semsearch.searching import RERANK_DEPTH
+from semsearch.search_options import RERANK_DEPTH
 from tests.toy import ToyEmbedder, ToyReranker
 
 ONE = {"q": {"a": 1}}

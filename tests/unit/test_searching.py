@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from semsearch import Document, Hit, Searcher, build_index
-from semsearch.errors import IndexNotFound, InvalidInput
+from semsearch.errors import IndexNotFound, InvalidInput, PassageNotFound
 from semsearch.opening import OpenIndex
 from semsearch.ranking.fusion import DENSE_WEIGHT, fuse, ranked
-from semsearch.searching import MODES, SearchOptions
+from semsearch.search_options import MODES, SearchOptions
 from tests.toy import ToyEmbedder, ToyReranker
 
 if TYPE_CHECKING:
@@ -50,6 +50,51 @@ def searcher(toy: ToyEmbedder) -> Iterator[Searcher]:
 
 def all_chunks(searcher: Searcher) -> list[Hit]:
     return searcher.search("river", k=10_000, mode="dense", per_document=0, fold=False)
+
+
+def test_nearest_equals_exact_search_whatever_the_length_of_the_vector(searcher: Searcher, toy: ToyEmbedder) -> None:
+    everything = {h.chunk.id: h.chunk.text for h in all_chunks(searcher)}
+    ids = np.array(sorted(everything))
+    rows = toy.embed_queries([everything[i] for i in ids])
+    vector = toy.embed_queries(["violin in the garden"])[0]
+    scores = rows @ vector
+    best = np.lexsort((ids, -scores))[:20]
+    hits = searcher.nearest(7 * vector, k=20, per_document=0, fold=False)
+    assert [h.chunk.id for h in hits] == ids[best].tolist()
+    np.testing.assert_allclose([h.score for h in hits], scores[best], atol=1e-6)
+    assert searcher.nearest(vector, k=5, where={"title": "Title 7"})[0].document.id == "d7"
+
+
+@pytest.mark.parametrize("vector", [np.zeros(64), np.ones(63), np.full(64, np.nan), np.ones((1, 64))])
+def test_nearest_refuses_what_is_no_direction(searcher: Searcher, vector: Any) -> None:
+    with pytest.raises(InvalidInput, match="give 64 numbers"):
+        searcher.nearest(vector)
+
+
+def test_similar_leaves_out_the_passage_and_its_copies(toy: ToyEmbedder) -> None:
+    texts = ["river stone cloud", "river stone cloud", "river stone wheel", "violin kettle lantern"]
+    build_index([Document(f"d{i}", text) for i, text in enumerate(texts)], embedder=toy)
+    with Searcher.open(embedder=toy) as searcher:
+        first = searcher.search("river stone cloud", mode="dense")[0]
+        assert [d.document_id for d in first.duplicates] == ["d1"]
+        hits = searcher.similar(first.chunk.id, k=2)
+        assert [(h.rank, h.document.id) for h in hits] == [(1, "d2"), (2, "d3")]
+        cosine = float(np.prod(toy.embed_queries([texts[0], texts[2]]), axis=0).sum())
+        assert hits[0].score == pytest.approx(cosine, abs=1e-6)
+        with pytest.raises(PassageNotFound, match="no passage 99"):
+            searcher.similar(99)
+
+
+def test_passage_gives_lines_around_it(searcher: Searcher) -> None:
+    hit = next(h for h in all_chunks(searcher) if h.chunk.line_start > 2)
+    chunk, document = searcher.passage(hit.chunk.id)
+    assert (chunk, document) == (hit.chunk, hit.document)
+    wider, _ = searcher.passage(hit.chunk.id, context=2)
+    assert wider.line_start == chunk.line_start - 2
+    assert document.text[wider.start : wider.end] == wider.text
+    for refused, error in ((10**9, PassageNotFound), (-1, PassageNotFound), (2**70, PassageNotFound)):
+        with pytest.raises(error):
+            searcher.passage(refused)
 
 
 def test_dense_search_equals_exact_search(searcher: Searcher, toy: ToyEmbedder) -> None:
@@ -454,7 +499,7 @@ def test_options_are_those_of_search() -> None:
         ({"per_document": None}, "per_document = None: give a whole number"),
         ({"budget_ms": "20"}, "budget_ms = '20': give a number"),
         ({"budget_ms": 0}, "budget_ms = 0: give a time above 0"),
-        ({"rerank_depth": 0}, "rerank_depth = 0: give a number of passages"),
+        ({"rerank_depth": 0}, "rerank_depth = 0: give a number from 1 to 10000"),
     ],
 )
 def test_values_of_the_wrong_kind_are_named(searcher: Searcher, options: dict[str, object], said: str) -> None:

@@ -1,0 +1,128 @@
+"""What a search answers, as plain data: the same from every door."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from semsearch.ranking.calibration import NOTHING_RELEVANT
+
+if TYPE_CHECKING:
+    from semsearch.encoders.late_interaction import TokenMatch
+    from semsearch.types import Hit
+
+__all__ = ["hit_json", "hit_path", "query_answer", "relevant", "strict_json"]
+
+
+def relevant(hits: Sequence[Hit], min_probability: float | None) -> tuple[list[Hit], float | None]:
+    """Those hits that are worth showing, and the probability of the best of all; None where hits have none.
+
+    Args:
+        hits: what a search without `min_probability` found.
+        min_probability: leave out less probable hits, in [0, 1]. None leaves all in, or all out where even the best
+            says that the index holds no answer.
+    """
+    best = max((hit.probability for hit in hits if hit.probability is not None), default=None)
+    if min_probability is None and (best is None or best >= NOTHING_RELEVANT):
+        return list(hits), best
+    threshold = NOTHING_RELEVANT if min_probability is None else min_probability
+    return [hit for hit in hits if hit.probability is None or hit.probability >= threshold], best
+
+
+def query_answer(
+    query: str,
+    index: Path,
+    mode: str,
+    elapsed_ms: float,
+    hits: Sequence[Hit],
+    best_probability: float | None,
+    matches: Sequence[Sequence[TokenMatch]] | None = None,
+) -> dict[str, Any]:
+    """One query's answer, as every door gives it.
+
+    Args:
+        query: what was asked.
+        index: the folder of the index.
+        mode: `hybrid`, `dense` or `lexical`.
+        elapsed_ms: that the search took, in milliseconds.
+        hits: best first.
+        best_probability: as `relevant` gives it.
+        matches: a list a hit, to tell which tokens met and what scores are the sum of.
+    """
+    shown = [hit_json(hit) for hit in hits]
+    if matches is not None:
+        parts = [dict(hit.scores.parts) for hit in hits]
+        shown = [
+            {**hit, "parts": summands, "matches": _matches(met)}
+            for hit, summands, met in zip(shown, parts, matches, strict=True)
+        ]
+    return {
+        "query": query,
+        "index": str(index),
+        "mode": mode,
+        "elapsed_ms": round(elapsed_ms, 3),
+        "hits": shown,
+        "best_probability": best_probability,
+    }
+
+
+def hit_json(hit: Hit) -> dict[str, Any]:
+    """One hit as part of an answer."""
+    chunk, document, scores = hit.chunk, hit.document, hit.scores
+    return {
+        "rank": hit.rank,
+        "score": hit.score,
+        "probability": hit.probability,
+        "chunk_id": chunk.id,
+        "document_id": document.id,
+        "path": hit_path(hit),
+        "title": document.title or Path(hit_path(hit)).stem,
+        "heading": chunk.heading,
+        "page": chunk.page,
+        "line_start": chunk.line_start,
+        "line_end": chunk.line_end,
+        "start": chunk.start,
+        "end": chunk.end,
+        "text": chunk.text,
+        "scores": {
+            "dense": scores.dense,
+            "lexical": scores.lexical,
+            "feedback": scores.feedback,
+            "fused": scores.fused,
+            "rerank": scores.rerank,
+        },
+        "metadata": document.metadata,
+        "duplicates": [
+            {
+                "path": other.source or other.document_id,
+                "title": other.title or Path(other.source or other.document_id).stem,
+                "page": other.page,
+                "line_start": other.line_start,
+            }
+            for other in hit.duplicates
+        ],
+    }
+
+
+def hit_path(hit: Hit) -> str:
+    """Where the document came from, or its id when it came from no file."""
+    return hit.document.source or hit.document.id
+
+
+def strict_json(value: Any) -> Any:
+    """A copy that JSON can hold: NaN and infinities become null, unknown objects their text."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): strict_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [strict_json(item) for item in value]
+    return str(value)
+
+
+def _matches(found: Sequence[TokenMatch]) -> list[dict[str, Any]]:
+    return [{"query": m.query_text, "start": m.passage[0], "end": m.passage[1], "cosine": m.cosine} for m in found]
