@@ -20,7 +20,8 @@ from semsearch.reports import Progress
 
 HEAVY = ("faiss", "numpy", "rich", "sentence_transformers", "sqlite_utils", "tantivy", "torch", "transformers")
 HIT_KEYS = (
-    "rank", "score", "probability", "chunk_id", "document_id", "path", "title", "heading", "page", "line_start", "line_end", "start", "end",
+    "rank", "score", "probability", "chunk_id", "document_id", "path", "title", "heading",
+    "page", "line_start", "line_end", "start", "end",
     "text", "scores", "metadata", "duplicates",
 )  # fmt: skip
 COOKING = """\
