@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +11,6 @@ from semsearch.ranking.candidates import Candidates
 from semsearch.ranking.diversity import choose
 from semsearch.ranking.feedback import rank_hybrid
 from semsearch.ranking.fusion import ranked
-from semsearch.store.ann import FlatIndex
 from semsearch.store.selection import Selection
 from semsearch.types import FloatArray, IntArray
 
@@ -123,8 +121,6 @@ def _nearest(state: IndexState, vector: FloatArray, n: int, selection: Selection
         scores = state.vectors.get(allowed) @ vector
         first: IntArray = allowed[np.lexsort((allowed, -scores))[:n]]
         return first
-    if not isinstance(state.ann, FlatIndex):  # they look at some vectors near the query, of which most are not allowed
-        n = math.ceil(n * len(state.ann) / len(allowed))
     return np.asarray(state.ann.search(vector[np.newaxis], n, allowed).ids[0])
 
 

@@ -37,7 +37,7 @@ from semsearch.store.repairing import Repairs, rewrite_database
 from semsearch.store.sealing import SEAL
 from semsearch.store.vectors import ShardReader, shard_files
 from semsearch.store.writing import IGNORE, StoreWriter, unwritable
-from semsearch.types import Embedder, FloatArray, IntArray, VectorIndex
+from semsearch.types import Embedder, IntArray, VectorIndex
 
 __all__ = ["verify"]
 
@@ -304,15 +304,13 @@ def _visible_vectors(store: Store) -> IntArray:
 
 
 def _recall(index: VectorIndex, reader: ShardReader) -> float:
-    """Mean share of a query's `K` nearest vectors that the FAISS index finds; queries are means of two random vectors.
+    """Mean share of the `K` vectors nearest to one of the index, itself among them, that the FAISS index finds.
 
     A vector that is as near as the last of them, up to `SCORE_SLACK`, counts as one of them.
     """
     ids = index.ids[np.isin(index.ids, reader.ids)]
     random = np.random.default_rng(0)
-    pairs = reader.get(random.choice(ids, (N_QUERIES, 2)).ravel()).reshape(N_QUERIES, 2, reader.dim)
-    queries: FloatArray = pairs.sum(axis=1)
-    queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-9)
+    queries = reader.get(random.choice(ids, N_QUERIES))
     k, ids = min(K, len(ids)), np.sort(ids)
     nearest, found = exact_neighbors(queries, ids, reader, k), index.search(queries, k).ids
     last = np.einsum("qd,qd->q", queries, reader.get(nearest[:, -1]))

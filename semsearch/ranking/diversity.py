@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -75,7 +75,7 @@ def choose(candidates: Candidates, n: int, *, per_document: int = 0, texts: Text
     for row in range(len(candidates)):
         if row % BLOCK == 0 and len(chosen) >= n:
             break
-        first = twins.of(row, chosen) if twins is not None else None
+        first = twins.of(row, folded) if twins is not None else None
         if first is not None:
             folded[first].append(ids[row])
         elif len(chosen) < n and (not per_document or places[documents[row]] < per_document):
@@ -134,20 +134,24 @@ class _Twins:
         self._candidates = candidates
         self._texts = texts
         self._words: dict[int, list[str]] = {}  # by row
-        self._before = np.empty((BLOCK, 0), dtype=np.float32)  # cosines of a block and what was chosen before it
+        self._near: dict[int, list[int]] = {}  # by row of a block, better rows of a like vector, best first
 
-    def of(self, row: int, chosen: Sequence[int]) -> int | None:
-        """The best of the chosen rows; to be asked for every row in turn, as they are chosen."""
-        vectors = self._candidates.vectors
+    def of(self, row: int, chosen: Collection[int]) -> int | None:
+        """The best of the chosen rows that says the same; to be asked for every row in turn, as they are chosen."""
         if row % BLOCK == 0:
-            self._before = vectors[row : row + BLOCK] @ vectors[np.array(chosen, dtype=np.int64)].T
-        before = self._before[row % BLOCK]
-        recent = vectors[np.array(chosen[len(before) :], dtype=np.int64)]
-        since = np.einsum("ij,j->i", recent, vectors[row])  # BLAS would wake all cores for each of these few products
-        for place in np.flatnonzero(np.concatenate((before, since)) >= SAME_COSINE).tolist():
-            if self._same(chosen[place], row):
-                return chosen[place]
-        return None
+            self._compare(row, chosen)
+        found = (other for other in self._near.get(row, ()) if other in chosen and self._same(other, row))
+        return next(found, None)
+
+    def _compare(self, first: int, chosen: Collection[int]) -> None:
+        """Compare the vectors of a block with those chosen before it and with each other."""
+        vectors = self._candidates.vectors
+        block = np.arange(first, min(first + BLOCK, len(vectors)))
+        others = np.concatenate((np.array(list(chosen), dtype=np.int64), block))
+        self._near = {}
+        for row, other in zip(*np.nonzero(vectors[block] @ vectors[others].T >= SAME_COSINE), strict=True):
+            if others[other] < block[row]:
+                self._near.setdefault(int(block[row]), []).append(int(others[other]))
 
     def _same(self, a: int, b: int) -> bool:
         ids = self._candidates.vector_ids

@@ -9,6 +9,7 @@ the index is built anew, as it is once a fifth of it is such.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,8 @@ class ApproximateIndex:
         self, queries: FloatArray, k: int, allowed_ids: IntArray | None = None
     ) -> tuple[FloatArray, IntArray]:
         """As `search`, in no order: approximate scores and ids, each (q, n), where n is k or all; -1 for nothing."""
-        n = min(k, len(self))
+        n_allowed = len(self) if allowed_ids is None else len(allowed_ids)
+        n = min(k, len(self), n_allowed)
         if n < 1:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         rows = np.ascontiguousarray(queries, dtype=np.float32)
@@ -181,17 +183,18 @@ class ApproximateIndex:
         return np.asarray(faiss_library().vector_to_array(self._index.id_map), dtype=np.int64)
 
     def _parameters(self, n: int, allowed_ids: IntArray | None) -> Any:
-        """For a search for n: as wide as was chosen, or as n needs."""
-        faiss, options = faiss_library(), {}
+        """For a search for n: as wide as was chosen, or as n needs, and wider as fewer of what is met are allowed."""
+        faiss, options, wider = faiss_library(), {}, 1.0
         if allowed_ids is not None:
             options["sel"] = among(allowed_ids)
+            wider = max(len(self) / len(allowed_ids), 1.0)
         elif self._n_dead:
             options["sel"] = faiss.IDSelectorRange(0, LARGEST_ID)
         if not self.recipe.has_lists:
-            return faiss.SearchParametersHNSW(efSearch=max(self.value, n), **options)
+            return faiss.SearchParametersHNSW(efSearch=math.ceil(wider * max(self.value, n)), **options)
         n_lists = faiss.downcast_index(self._index.index).nlist
-        needed = int(np.ceil(2 * n * n_lists / self._index.ntotal))
-        return faiss.SearchParametersIVF(nprobe=min(max(self.value, needed), n_lists), **options)
+        width = math.ceil(wider * max(self.value, 2 * n * n_lists / self._index.ntotal))
+        return faiss.SearchParametersIVF(nprobe=min(width, n_lists), **options)
 
 
 class RescoredIndex:

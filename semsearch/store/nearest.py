@@ -90,8 +90,8 @@ def bring_up_to_date(
     about = {"trained_at": len(live)} if index is None else {k: v for k, v in before.items() if k != "file"}
     is_same = index is not None and np.array_equal(np.sort(index.ids), live)
     index = index or _empty(kind, live, vectors)
-    index.remove(np.setdiff1d(index.ids, live))
-    new = np.setdiff1d(live, index.ids)
+    index.remove(np.setdiff1d(index.ids, live, assume_unique=True))
+    new = np.setdiff1d(live, index.ids, assume_unique=True)
     for first in range(0, len(new), BLOCK):
         index.add(new[first : first + BLOCK], vectors.get(new[first : first + BLOCK]))
     if isinstance(index, ApproximateIndex):
@@ -120,7 +120,7 @@ def _kept(folder: Path, before: Mapping[str, Any], live: IntArray, dim: int) -> 
         index = _load(folder, before, dim, to_change=True)
     except (IndexCorrupt, FileNotFoundError):
         return None
-    n_dead = index.n_dead + len(np.setdiff1d(index.ids, live))
+    n_dead = index.n_dead + len(np.setdiff1d(index.ids, live, assume_unique=True))
     can_remove = isinstance(index, FlatIndex)
     return index if can_remove or n_dead <= MAX_DEAD_SHARE * (len(index) + index.n_dead) else None
 
