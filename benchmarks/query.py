@@ -89,10 +89,26 @@ def build(index: Path, n_chunks: int) -> None:
     vectors = embedder.embed_documents(texts)
 
     def documents() -> Iterator[Document]:
-        for i in range(n_chunks):
-            yield Document(id=f"{i}", text=f"{i} {texts[i % len(vectors)]}", title=f"Passage {i}")
+        draws = np.random.default_rng(0).permutation(n_chunks).tolist()
+        for i, draw in enumerate(draws):
+            text = f"{i} {texts[i % len(vectors)]}"
+            yield Document(f"{i}", text, title=f"Passage {i}", metadata={"draw": draw, "bucket": draw % 10_000})
 
     build_index(documents(), index=index, embedder=Moved(vectors))
+
+
+def memory_mb() -> dict[str, float]:
+    """What the process has of main memory, in MB: in all, and without files that are mapped into it."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {name: int(status[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon")}
+
+
+def index_of(n_chunks: int) -> Path:
+    """The index, built when it is not there yet."""
+    index = CACHE / f"query-{n_chunks}-index"
+    if not (index / "store.db").exists():
+        build(index, n_chunks)
+    return index
 
 
 def timed(call: Callable[[], Any]) -> float:
@@ -104,9 +120,7 @@ def timed(call: Callable[[], Any]) -> float:
 def main() -> None:
     n_chunks = int(sys.argv[1]) if len(sys.argv) > 1 else N_CHUNKS
     name = "query" if n_chunks == N_CHUNKS else f"query_{n_chunks}"
-    index = CACHE / f"{name}-index"
-    if not (index / "store.db").exists():
-        build(index, n_chunks)
+    index = index_of(n_chunks)
     start = time.perf_counter()
     with Searcher.open(index) as searcher, searcher._index.state():
         opened_s = time.perf_counter() - start
@@ -132,6 +146,7 @@ def main() -> None:
             for mode in ("dense", "lexical", "hybrid"):
                 took = timed(lambda q=question, m=mode: searcher.search(q, mode=m, rerank=False))
                 stages.setdefault(f"whole query, {mode}", []).append(took)
+        memory = memory_mb()
     with Searcher.open(index, embedder=Remembering()) as searcher:
         for _ in range(ROUNDS + 1):
             for question in QUESTIONS:
@@ -142,7 +157,7 @@ def main() -> None:
         {"stage": name, "p50 ms": statistics.median(ms), "p95 ms": float(np.percentile(ms, 95))}
         for name, ms in stages.items()
     ]
-    _report.write(name, rows, chunks=n_chunks, opened_s=opened_s, search=inspect_index(index).ann)
+    _report.write(name, rows, chunks=n_chunks, opened_s=opened_s, memory_mb=memory, search=inspect_index(index).ann)
 
 
 if __name__ == "__main__":

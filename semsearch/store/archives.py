@@ -5,6 +5,7 @@ Uncompressed, because vectors hardly shrink and because then no archive unpacks 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import sqlite3
@@ -17,7 +18,8 @@ from typing import IO, BinaryIO, cast
 from semsearch.errors import IndexNotFound, InvalidInput
 from semsearch.store.derived import LEXICAL
 from semsearch.store.files import DATABASE, absolute_path, index_path, sync_folder, write_atomically
-from semsearch.store.metadata import Store
+from semsearch.store.metadata import DATABASE_DAMAGE, Store, connect
+from semsearch.store.schema import check_format, migrate
 from semsearch.store.sealing import seal
 from semsearch.store.vectors import shard_files
 from semsearch.store.writing import StoreWriter, write_ignore
@@ -92,6 +94,7 @@ def import_index(archive: str | Path, index: str | Path) -> Path:
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))  # which only its owner may enter
     try:
         _unpack(source, folder)
+        _bring_up_to_date(folder)
         try:
             Store(folder).close()
         except IndexNotFound as error:
@@ -104,6 +107,13 @@ def import_index(archive: str | Path, index: str | Path) -> Path:
         raise
     sync_folder(path.parent)
     return path
+
+
+def _bring_up_to_date(folder: Path) -> None:
+    """Make an older format the current one; what cannot be read is told by who opens it."""
+    with contextlib.closing(connect(folder, read_only=False)) as connection, contextlib.suppress(*DATABASE_DAMAGE):
+        if check_format(connection):
+            migrate(connection)
 
 
 def _named(store: StoreWriter) -> Iterator[str]:

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,16 +18,19 @@ from typing import Any
 from semsearch.filters import BUILT_IN, parse_date
 
 __all__ = [
-    "BOOLEAN", "DATE", "NUMBER", "NUMBER_IN_TEXT", "TEXT", "comparable_number", "comparable_text", "enter_fields",
-    "enter_fields_of_all", "stored_name",
+    "BOOLEAN", "DATE", "NUMBER", "NUMBER_IN_TEXT", "SEVERAL", "TEXT", "comparable_number", "comparable_text",
+    "enter_fields", "enter_fields_of_all", "enter_several", "stored_name",
 ]  # fmt: skip
 
 # Kinds; one text can have rows of several: as it is, and as what it can be read as.
 TEXT, NUMBER, DATE, BOOLEAN, NUMBER_IN_TEXT = range(5)
+SEVERAL = 5  # says that a document has several numbers or dates in a field; the value is which, NUMBER or DATE
 
 MAX_TEXT_CHARS = 1_000  # of a value; paths are kept whole
 _NUMBER = re.compile(r"\s*[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
 _MAX_NUMBER_CHARS = 64  # of a text that is read as a number
+
+_RANGED = {NUMBER: NUMBER, NUMBER_IN_TEXT: NUMBER, DATE: DATE}
 
 Entry = tuple[str, int, str | int | float]  # field, kind, value
 
@@ -62,6 +66,8 @@ def enter_fields(
 ) -> None:
     """Keep the values of a document's fields, in the transaction under way."""
     entries = set(_entries(key, title, source, metadata))
+    met = Counter((name, _RANGED[kind]) for name, kind, _ in entries if kind in _RANGED)
+    entries |= {(name, SEVERAL, kind) for (name, kind), n in met.items() if n > 1}
     connection.executemany("INSERT INTO field_values VALUES (?, ?, ?, ?)", ((row_id, *entry) for entry in entries))
 
 
@@ -71,6 +77,16 @@ def enter_fields_of_all(connection: sqlite3.Connection) -> None:
         "SELECT id, key, title, source, metadata FROM documents"
     ):
         enter_fields(connection, row_id, key, title, source, json.loads(metadata))
+
+
+def enter_several(connection: sqlite3.Connection) -> None:
+    """Mark the documents of an index that was made without `SEVERAL`."""
+    for kind in set(_RANGED.values()):
+        kinds = ", ".join(str(k) for k, ranged in _RANGED.items() if ranged == kind)
+        connection.execute(
+            f"INSERT INTO field_values SELECT document_id, field, {SEVERAL}, {kind} FROM field_values "
+            f"WHERE kind IN ({kinds}) GROUP BY document_id, field HAVING count(*) > 1"
+        )
 
 
 def _entries(key: str, title: str, source: str, metadata: Mapping[str, Any]) -> Iterator[Entry]:

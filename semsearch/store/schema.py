@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from semsearch.errors import IndexIncompatible
 from semsearch.store.checksums import checksum_record
-from semsearch.store.fields import enter_fields_of_all
+from semsearch.store.fields import enter_fields_of_all, enter_several
 
 __all__ = ["CHUNK_COLUMNS", "DOCUMENT_COLUMNS", "FORMAT_VERSION", "check_format", "migrate"]
 
@@ -104,11 +104,18 @@ def _add_field_values(connection: sqlite3.Connection) -> None:
     enter_fields_of_all(connection)
 
 
+def _mark_several(connection: sqlite3.Connection) -> None:
+    """Format 5: which documents have several numbers or dates in a field, so that ranges are one look-up for others."""
+    connection.execute("DELETE FROM field_values WHERE kind = 5")
+    enter_several(connection)
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _create,
     _drop_leftovers,
     _add_checksums,
     _add_field_values,
+    _mark_several,
 )
 """Entry i takes format i to format i + 1."""
 

@@ -19,6 +19,7 @@ from semsearch.filters import (
     BUILT_IN,
     NEGATED,
     And,
+    Comparison,
     Date,
     Exists,
     Filter,
@@ -32,6 +33,7 @@ from semsearch.store.fields import (
     DATE,
     NUMBER,
     NUMBER_IN_TEXT,
+    SEVERAL,
     TEXT,
     comparable_number,
     comparable_text,
@@ -146,7 +148,8 @@ class Selector:
     def _documents(self, where: Filter) -> IntArray:
         """Ascending rows of documents, among which may be some that are not visible yet."""
         if isinstance(where, And | Or):
-            found = [self._documents(part) for part in where.parts]
+            ranges, parts = self._ranges(where.parts) if isinstance(where, And) else ([], where.parts)
+            found = [*ranges, *map(self._documents, parts)]
             combine = np.intersect1d if isinstance(where, And) else np.union1d
             for part in found[1:]:
                 found[0] = combine(found[0], part)
@@ -177,24 +180,44 @@ class Selector:
                 raise InvalidInput(f"{at}: modified is a date; write one as in: modified >= 2024-05-01")
             return self._modified(*_within("f.mtime_ns", operator, value, 1_000))
         self._check_kind(field, value, at)
-        name = stored_name(field)
         if operator == "~":
             return self._fitting(field, str(value), at)
-        operator = "=" if operator == "in" else operator
-        if isinstance(value, Date):
-            condition, parameters = _within("value", operator, value, 1)
-            return self._rows(f"field = ? AND kind = {DATE} AND {condition}", [name, *parameters])
-        if isinstance(value, str):
-            condition = f"field = ? AND kind = {TEXT} AND value {operator} ?"
-            return self._rows(condition, [name, comparable_text(field, value)])
-        if isinstance(value, bool):
-            return self._rows(f"field = ? AND kind = {BOOLEAN} AND value {operator} ?", [name, int(value)])
-        number = comparable_number(value)
-        parts = [
-            self._rows(f"field = ? AND kind = {kind} AND value {operator} ?", [name, number])
-            for kind in (NUMBER, NUMBER_IN_TEXT)
-        ]
-        return np.union1d(*parts) if all(map(len, parts)) else parts[0] if len(parts[0]) else parts[1]
+        return self._rows_of(field, [_condition(field, operator, value)])
+
+    def _ranges(self, parts: Sequence[Filter]) -> tuple[list[IntArray], list[Filter]]:
+        """Documents of each pair of parts that are the two ends of a range, and the other parts.
+
+        The two ends can be asked at once where no document has several values, one of which may lie below the upper
+        and another above the lower end.
+        """
+        found: list[IntArray] = []
+        left: list[Filter] = []
+        for part in parts:
+            other = next((p for p in left if _are_ends(p, part)), None)
+            if other is None or self._has_several(part):
+                left.append(part)
+                continue
+            left.remove(other)
+            ends = [end for end in (other, part) if isinstance(end, Comparison)]
+            for end in ends:
+                self._check_field(end.field, end.at)
+                self._check_kind(end.field, end.values[0], end.at)
+            found.append(self._rows_of(ends[0].field, [_condition(c.field, c.operator, c.values[0]) for c in ends]))
+        return found, left
+
+    def _has_several(self, where: Filter) -> bool:
+        if not isinstance(where, Comparison):
+            return True
+        sql = f"SELECT 1 FROM field_values WHERE field = ? AND kind = {SEVERAL} AND value = ? LIMIT 1"
+        return bool(self._store.query(sql, [stored_name(where.field), _ranged_kind(where.values[0])]))
+
+    def _rows_of(self, field: str, conditions: Sequence[_Condition]) -> IntArray:
+        """Documents with a value that meets all of some conditions, which are about the same kinds."""
+        sql = " AND ".join(["field = ?", "kind = ?", *(condition for _, condition, _ in conditions)])
+        parameters = [parameter for _, _, given in conditions for parameter in given]
+        found = [self._rows(sql, [stored_name(field), kind, *parameters]) for kind in conditions[0][0]]
+        held = [rows for rows in found if len(rows)]
+        return np.unique(np.concatenate(held)) if len(held) > 1 else held[0] if held else found[0]
 
     def _fitting(self, field: str, pattern: str, at: str) -> IntArray:
         """Documents of which a text fits a pattern. SQLite leaves out values that lack its longest literal piece."""
@@ -300,6 +323,35 @@ class _Places:
         ends = np.cumsum(n)
         rows = np.arange(int(n.sum())) + np.repeat(self._first[at] - (ends - n), n)
         return self._document_of[rows], self._chunks[rows], self._vectors[rows]
+
+
+_Condition = tuple[tuple[int, ...], str, list[Any]]  # kinds, an SQL condition on `value`, its parameters
+
+
+def _condition(field: str, operator: str, value: Value) -> _Condition:
+    operator = "=" if operator == "in" else operator
+    if isinstance(value, Date):
+        return ((DATE,), *_within("value", operator, value, 1))
+    if isinstance(value, str):
+        return (TEXT,), f"value {operator} ?", [comparable_text(field, value)]
+    if isinstance(value, bool):
+        return (BOOLEAN,), f"value {operator} ?", [int(value)]
+    return (NUMBER, NUMBER_IN_TEXT), f"value {operator} ?", [comparable_number(value)]
+
+
+def _are_ends(a: Filter, b: Filter) -> bool:
+    """Whether two parts are the lower and the upper end of a range of numbers or dates, in either order."""
+    if not (isinstance(a, Comparison) and isinstance(b, Comparison)) or a.field != b.field or a.field == "modified":
+        return False
+    kind = _ranged_kind(a.values[0])
+    return kind is not None and kind == _ranged_kind(b.values[0]) and {a.operator[0], b.operator[0]} == {"<", ">"}
+
+
+def _ranged_kind(value: Value) -> int | None:
+    """NUMBER or DATE; None for what has no ranges that are asked at once."""
+    if isinstance(value, Date):
+        return DATE
+    return NUMBER if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _within(column: str, operator: str, value: Date, scale: int) -> tuple[str, list[int]]:

@@ -167,7 +167,7 @@ def test_text_longer_than_a_tokenised_piece(monkeypatch: pytest.MonkeyPatch) -> 
     assert_sound(text, cut(text))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(alphabet=st.sampled_from(list("ab .!\n\t#-|`。，词\u200b\ud7ff\x00é")), max_size=600))
 def test_any_text_is_covered(text: str) -> None:
     chunks = split(Document("d", text), toy.token_spans, ChunkSettings(max_tokens=7, min_tokens=2))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from semsearch.errors import InvalidInput
@@ -122,7 +122,6 @@ def test_words_are_read_only_where_vectors_are_near() -> None:
     assert sorted(read) == [10, 12]
 
 
-@settings(deadline=None)
 @given(
     texts=st.lists(
         st.sampled_from(["a one", "a ONE", "a 2", "b two", "b two!", "c x", "c y"]), min_size=1, max_size=250

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from semsearch import Document, Searcher, build_index, gathering
@@ -277,27 +277,34 @@ metadata = st.dictionaries(
 )
 conditions = st.one_of(
     st.builds(
-        lambda f, o, v: Comparison(f, o, (v,)), st.sampled_from("pq"), st.sampled_from(["=", "!="]), plain_values
+        lambda f, o, v: Comparison(f, o, (v,)), st.sampled_from("pqr"), st.sampled_from(["=", "!="]), plain_values
     ),
     st.builds(
         lambda f, o, v: Comparison(f, o, (v,)),
-        st.sampled_from("pq"),
+        st.sampled_from("pqr"),
         st.sampled_from(["<", "<=", ">", ">="]),
         plain_values.filter(lambda v: not isinstance(v, bool)),
     ),
     st.builds(
         lambda f, o, v: Comparison(f, o, (v,)),
-        st.sampled_from("pq"),
+        st.sampled_from("pqr"),
         st.sampled_from(["~", "!~"]),
         st.sampled_from(["*", "x", "?", "[xy]", "X*", "[!x]*"]),
     ),
     st.builds(
         lambda f, o, v: Comparison(f, o, tuple(v)),
-        st.sampled_from("pq"),
+        st.sampled_from("pqr"),
         st.sampled_from(["in", "not in"]),
         st.lists(plain_values, min_size=1, max_size=3),
     ),
-    st.builds(Exists, st.sampled_from("pq")),
+    st.builds(Exists, st.sampled_from("pqr")),
+    st.builds(
+        lambda f, ends, lower, upper: And((Comparison(f, ends[0], (lower,)), Comparison(f, ends[1], (upper,)))),
+        st.sampled_from("pqr"),
+        st.sampled_from([(">", "<"), (">=", "<"), (">", "<="), ("<=", ">=")]),
+        st.sampled_from([0, 1, 2, 1.5, -3]),
+        st.sampled_from([0, 1, 2, 1.5, -3]),
+    ),
 )
 trees = st.recursive(
     conditions,
@@ -345,12 +352,12 @@ def random_library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[S
     rng = np.random.default_rng(4)
     choices: list[Any] = ["x", "y", "z", "", "Xy", 0, 1, 2, 1.5, -3, True, False, None]
 
-    def value() -> Any:
-        if rng.random() < 0.3:
+    def value(key: str) -> Any:
+        if key != "r" and rng.random() < 0.3:
             return [choices[int(i)] for i in rng.integers(len(choices), size=int(rng.integers(4)))]
         return choices[int(rng.integers(len(choices)))]
 
-    rows = [{key: value() for key in "pq" if rng.random() < 0.8} for _ in range(300)]
+    rows = [{key: value(key) for key in "pqr" if rng.random() < 0.8} for _ in range(300)]
     index = tmp_path_factory.mktemp("random") / "index"
     documents = [Document(f"{i}", f"text number{i}", metadata=row) for i, row in enumerate(rows)]
     build_index(documents, index=index, embedder=ToyEmbedder())
@@ -358,7 +365,6 @@ def random_library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[S
         yield searcher, rows
 
 
-@settings(deadline=None)
 @given(trees)
 def test_filters_agree_with_one_document_at_a_time(
     random_library: tuple[Searcher, list[dict[str, Any]]], tree: Filter

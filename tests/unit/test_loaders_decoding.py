@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from semsearch.errors import LoadError
@@ -134,7 +134,6 @@ def test_empty_and_blank(tmp_path):
     assert failure(write(tmp_path / "b.txt", b"\xef\xbb\xbf")).skipped
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_give_text_or_a_load_error(data):
     try:
@@ -145,7 +144,6 @@ def test_any_bytes_give_text_or_a_load_error(data):
         assert isinstance(text, str)
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs", "Cn"], exclude_characters="\ufeff"), min_size=1))
 def test_utf8_round_trip(text):
     assert decode(text.encode()) == text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from semsearch.loaders.markdown import markdown_outline, markdown_words
@@ -239,7 +239,6 @@ def test_files_without_a_known_suffix_are_told_by_content(tmp_path):
         assert (document.title, document.text) == ("T", "Words")
 
 
-@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("ab =-~#`\n*中: "), max_size=200))
 def test_outlines_stay_in_range(text):
     for headings in (list(markdown_outline(text)), plain_outline(text)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from semsearch.loaders.base import TextBuilder
@@ -89,7 +89,6 @@ def test_deep_nesting_is_no_trouble(tmp_path):
     assert document.text == "deep"
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(["<h1>", "</h1>", "<p>", "<pre>", "</pre>", "<ul>", "<li>", "<br>", "x", "<td>", "<table>"])

@@ -453,7 +453,7 @@ def in_context(hits: list[Hit], searcher: Searcher) -> dict[int, float]:
     return found
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=4),
     k=st.integers(1, 120),
