@@ -181,9 +181,10 @@ class _CompiledGraph:
         self._build = build
         self._batch_tokens = batch_tokens
         self._n_few = n_few
+        hint = "bf16" if precision != "f32" and computes_in_bf16() else "f32"
         self._settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "bf16" if precision != "f32" and computes_in_bf16() else "f32",
-            "CACHE_DIR": str(self._folder / "compiled"),
+            "INFERENCE_PRECISION_HINT": hint,
+            "CACHE_DIR": str(self._folder / f"compiled-{hint}"),
         }
         if precision == "int8":
             self._settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = INT8_GROUP
