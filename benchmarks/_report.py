@@ -47,6 +47,6 @@ def write(name: str, rows: list[dict[str, object]], **facts: object) -> None:
     columns = [c for c, value in rows[0].items() if not isinstance(value, dict)]
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for row in rows:
-        print("| " + " | ".join(f"{v:.3f}" if isinstance(v := row[c], float) else str(v) for c in columns) + " |")
+        print("| " + " | ".join(f"{v:.3f}" if isinstance(v := row.get(c), float) else str(v) for c in columns) + " |")
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps({"machine": here, **facts, "rows": rows}, indent=1) + "\n")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from semsearch.opening import IndexState
+from semsearch.products import each_with
 from semsearch.ranking.candidates import Candidates
 from semsearch.ranking.diversity import choose
 from semsearch.ranking.feedback import rank_hybrid
@@ -106,7 +107,9 @@ def _legs(state: IndexState, query: Query, n: int, selection: Selection | None) 
         bm25.update(state.lexical.score(query.text, missing))
     ordered = sorted(places)
     vectors = state.vectors.get(np.array([vector_id for _, _, vector_id in ordered], dtype=np.int64))
-    dense = np.full(len(ordered), np.nan) if query.vector is None else (vectors @ query.vector).astype(np.float64)
+    dense = (
+        np.full(len(ordered), np.nan) if query.vector is None else each_with(vectors, query.vector).astype(np.float64)
+    )
     lexical = np.array([bm25.get(chunk_id, np.nan) for chunk_id, _, _ in ordered], dtype=np.float64)
     return Candidates.of(ordered, vectors, dense, lexical)
 
@@ -118,7 +121,7 @@ def _nearest(state: IndexState, vector: FloatArray, n: int, selection: Selection
         return np.asarray(found.ids[0])
     allowed = selection.vectors
     if len(allowed) <= MAX_COMPARED:
-        scores = state.vectors.get(allowed) @ vector
+        scores = each_with(state.vectors.get(allowed), vector)
         first: IntArray = allowed[np.lexsort((allowed, -scores))[:n]]
         return first
     return np.asarray(state.ann.search(vector[np.newaxis], n, allowed).ids[0])

@@ -13,6 +13,7 @@ import numpy as np
 
 from semsearch.encoders import pacing
 from semsearch.encoders.sample_texts import SAMPLE_QUERY
+from semsearch.products import each_with_each
 from semsearch.types import FloatArray, TokenEmbedder
 
 __all__ = ["LateInteraction", "TokenMatch"]
@@ -57,8 +58,11 @@ class LateInteraction:
         """float32 (n,) mean over the query's tokens of the best cosine, in [-1, 1]; -1 for a text without tokens."""
         asked = self._embedder.token_vectors([query], queries=True)[0]
         found = self._embedder.token_vectors(texts)
-        scores = [float((rows @ asked.T).max(axis=0).mean()) if len(rows) and len(asked) else -1.0 for rows in found]
-        return np.array(scores, dtype=np.float32)
+        scores = np.full(len(texts), -1.0, dtype=np.float32)
+        for i, rows in enumerate(found):
+            if len(rows) and len(asked):
+                scores[i] = each_with_each(rows, asked).max(axis=0).mean()
+        return scores
 
     def n_within(self, query: str, texts: Sequence[str], budget_s: float) -> int:
         """How many of the texts, from the first on, are scored in so many seconds; one at least."""
@@ -74,7 +78,7 @@ class LateInteraction:
         if not len(rows) or not len(asked):
             return []
         of_query, of_text = (spans.tolist() for spans in self._embedder.token_spans([query, text]))
-        cosines = asked @ rows.T
+        cosines = each_with_each(asked, rows)
         best = cosines.max(axis=1)
         found = []
         for tokens in _words(query, of_query[: len(asked)]):

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from semsearch.errors import InvalidInput
+from semsearch.products import each_with, each_with_each
 from semsearch.ranking.candidates import Candidates, ScoreArray
 from semsearch.types import FloatArray
 
@@ -123,7 +124,7 @@ def maximal_marginal_relevance(relevance: ScoreArray, vectors: FloatArray, k: in
         value = trade_off * scaled - (1.0 - trade_off) * nearest
         value[picked] = -np.inf
         picked.append(int(np.argmax(value)))
-        nearest = np.maximum(nearest, vectors @ vectors[picked[-1]])
+        nearest = np.maximum(nearest, each_with(vectors, vectors[picked[-1]]))
     return picked
 
 
@@ -149,7 +150,7 @@ class _Twins:
         block = np.arange(first, min(first + BLOCK, len(vectors)))
         others = np.concatenate((np.array(list(chosen), dtype=np.int64), block))
         self._near = {}
-        for row, other in zip(*np.nonzero(vectors[block] @ vectors[others].T >= SAME_COSINE), strict=True):
+        for row, other in zip(*np.nonzero(each_with_each(vectors[block], vectors[others]) >= SAME_COSINE), strict=True):
             if others[other] < block[row]:
                 self._near.setdefault(int(block[row]), []).append(int(others[other]))
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from semsearch.products import each_with
 from semsearch.ranking.candidates import Candidates, ScoreArray
 from semsearch.ranking.fusion import fuse
 from semsearch.types import FloatArray
@@ -36,7 +37,7 @@ def rank_hybrid(candidates: Candidates, query: FloatArray, weight: float, *, fee
     moved = feedback_vector(query, first)
     if moved is query:
         return first
-    candidates = replace(candidates, feedback=(candidates.vectors @ moved).astype(np.float64))
+    candidates = replace(candidates, feedback=each_with(candidates.vectors, moved).astype(np.float64))
     return _weighed(candidates, candidates.feedback, weight)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from semsearch.products import each_with_each
 from semsearch.ranking.candidates import Candidates, ScoreArray
 from semsearch.types import FloatArray
 
@@ -56,7 +57,7 @@ def smoothed(scores: ScoreArray, vectors: FloatArray) -> ScoreArray:
     """
     if len(scores) <= N_NEIGHBOURS:
         return scores
-    cosines = np.einsum("id,jd->ij", vectors, vectors).astype(np.float64)
+    cosines = each_with_each(vectors, vectors).astype(np.float64)
     np.fill_diagonal(cosines, -np.inf)
     nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :N_NEIGHBOURS]
     weights = np.maximum(np.take_along_axis(cosines, nearest, axis=1), 0.0)

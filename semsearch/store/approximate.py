@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from semsearch.errors import IndexCorrupt
+from semsearch.products import each_with
 from semsearch.store.ann import among, faiss_library, read_faiss, sorted_neighbors, threads_for, write_faiss
 from semsearch.store.vectors import ShardReader
 from semsearch.types import FloatArray, IntArray, Neighbors
@@ -227,7 +228,7 @@ class RescoredIndex:
         scores = np.full(ids.shape, -np.inf, dtype=np.float32)
         for row, query in enumerate(queries):
             found = ids[row] >= 0
-            scores[row, found] = self._vectors.get(ids[row, found]) @ query
+            scores[row, found] = each_with(self._vectors.get(ids[row, found]), query)
         return sorted_neighbors(scores, ids, k)
 
 
