@@ -122,6 +122,9 @@ def _nearest(state: IndexState, vector: FloatArray, n: int, selection: Selection
     allowed = selection.vectors
     if len(allowed) <= MAX_COMPARED:
         scores = each_with(state.vectors.get(allowed), vector)
+        if n < len(allowed):
+            best = np.flatnonzero(scores >= np.partition(scores, -n)[-n])
+            allowed, scores = allowed[best], scores[best]
         first: IntArray = allowed[np.lexsort((allowed, -scores))[:n]]
         return first
     return np.asarray(state.ann.search(vector[np.newaxis], n, allowed).ids[0])

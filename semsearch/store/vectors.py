@@ -95,20 +95,28 @@ class ShardReader:
         if not found.all():
             missing = np.asarray(ids)[~found]
             raise IndexCorrupt(f"{len(missing)} chunks have no vector. Mend it with: {_mending(self._folder)}")
+        order = np.argsort(positions, kind="stable")
+        positions = positions[order]
         rows = np.empty((len(positions), self.dim), dtype=np.float32)
         sums = np.empty(len(positions), dtype=np.uint64)
-        which = np.searchsorted(self._first, positions, side="right") - 1
-        for shard in np.unique(which):
-            mask = which == shard
-            at = positions[mask] - self._first[shard]
-            rows[mask] = self._shards[shard][1][at]
-            sums[mask] = self._shards[shard][2][at]
-        damaged = checksum_rows(np.asarray(ids), rows) != sums
+        bounds = np.searchsorted(positions, self._first).tolist()
+        for first, start, end, (_, vectors, checksums) in zip(
+            self._first.tolist(), bounds, bounds[1:], self._shards, strict=False
+        ):
+            if start < end:
+                at = positions[start:end] - first
+                np.take(vectors, at, axis=0, out=rows[start:end], mode="clip")  # other modes copy once more
+                np.take(checksums, at, out=sums[start:end], mode="clip")
+        damaged = checksum_rows(np.asarray(ids)[order], rows) != sums
         if damaged.any():
             raise IndexCorrupt(
                 f"{np.count_nonzero(damaged)} vectors in {self._folder} are damaged. Mend it with: "
                 f"{_mending(self._folder)}"
             )
+        if np.any(order[1:] < order[:-1]):
+            back = np.empty_like(order)
+            back[order] = np.arange(len(order))
+            rows = rows[back]
         return rows
 
 
@@ -127,7 +135,7 @@ def _open(folder: Path, name: str, dim: int) -> tuple[IntArray, FloatArray, SumA
             f"the vector shard {folder / name}.npy holds {rows.dtype} {rows.shape}, not float32 ({len(ids)}, {dim}). "
             f"Mend it with: {_mending(folder)}"
         )
-    return np.array(ids), rows, sums
+    return np.array(ids), rows.view(np.ndarray), sums.view(np.ndarray)
 
 
 def _mending(folder: Path) -> str:
