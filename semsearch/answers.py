@@ -11,9 +11,10 @@ from semsearch.ranking.calibration import NOTHING_RELEVANT
 
 if TYPE_CHECKING:
     from semsearch.encoders.late_interaction import TokenMatch
+    from semsearch.store.selection import FacetCount
     from semsearch.types import Hit
 
-__all__ = ["hit_json", "hit_path", "query_answer", "relevant", "strict_json"]
+__all__ = ["facets_json", "hit_json", "hit_path", "query_answer", "relevant", "strict_json"]
 
 
 def relevant(hits: Sequence[Hit], min_probability: float | None) -> tuple[list[Hit], float | None]:
@@ -103,6 +104,14 @@ def hit_json(hit: Hit) -> dict[str, Any]:
             }
             for other in hit.duplicates
         ],
+    }
+
+
+def facets_json(counts: Mapping[str, Sequence[FacetCount]]) -> dict[str, Any]:
+    """All values of each field as part of an answer."""
+    return {
+        key: [{"value": c.value, "documents": c.documents, "passages": c.passages} for c in found]
+        for key, found in counts.items()
     }
 
 

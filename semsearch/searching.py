@@ -299,6 +299,15 @@ class Searcher:
         with self._index.state() as state:
             return state.selector.facet(storable(key), asked)
 
+    def fields(self) -> list[str]:
+        """What filters and facets can name: the built-in fields, then the keys of the documents' metadata.
+
+        Raises:
+            IndexCorrupt: files of the index cannot be read.
+        """
+        with self._index.state() as state:
+            return state.selector.fields()
+
     def search_many(self, texts: Sequence[str], **options: Unpack[SearchOptions]) -> list[list[Hit]]:
         """`search` for each of several queries, in order, with the same options."""
         if isinstance(texts, str):

@@ -15,6 +15,7 @@ from semsearch.cli.door import FOUND, NONE_FOUND, Door, prepare_process
 from semsearch.cli.evaluate import evaluate
 from semsearch.cli.options import device_option, examples, index_option, json_option, precision_option
 from semsearch.cli.output import clean, echo_json
+from semsearch.cli.serve import serve
 
 __all__ = ["cli", "main"]
 
@@ -198,7 +199,7 @@ def query(
     text = _query_text(words)
     if not text:
         raise click.UsageError('the query is empty; ask something, as in: semsearch query "how do I undo a commit"')
-    from semsearch.answers import query_answer, relevant
+    from semsearch.answers import facets_json, query_answer, relevant
     from semsearch.cli import progress, render
     from semsearch.searching import Searcher
 
@@ -229,7 +230,7 @@ def query(
         counts = facets.count(searcher, facet_keys, where)
         if as_json:
             answer = query_answer(text, searcher.path, mode, elapsed_ms, hits, best, matches)
-            counted = {"facets": facets.json_of(counts)} if counts else {}
+            counted = {"facets": facets_json(counts)} if counts else {}
             echo_json({**answer, **counted})
         elif hits:
             render.hits(hits, lambda found: searcher.highlight(text, found), whole=context > 0, matches=matches)
@@ -337,6 +338,7 @@ def remove(paths: tuple[str, ...], index: str, wait_s: float, as_json: bool) -> 
 
 cli.add_command(facets.facets)
 cli.add_command(evaluate)
+cli.add_command(serve)
 
 
 def _query_text(words: tuple[str, ...]) -> str:
