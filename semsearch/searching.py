@@ -115,6 +115,16 @@ class Searcher:
         """The folder of the index."""
         return self._index.path
 
+    def is_current(self) -> bool:
+        """Whether its answers are those of the index: it was neither replaced nor built anew with another model.
+
+        Changes to what the index holds are followed; where this is False, close and open it again.
+        """
+        if not self._index.is_in_place():
+            return False
+        embedder = self._embedder
+        return embedder is None or comparable(self._index.model()["fingerprint"], embedder.fingerprint)
+
     @property
     def embedder(self) -> Embedder:
         """The model of the index, loaded if it is not yet.

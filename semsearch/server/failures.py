@@ -9,14 +9,15 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from semsearch.errors import IndexLocked, InvalidInput, PassageNotFound, SemsearchError
+from semsearch.server.bodies import error_body
 from semsearch.server.gate import Busy, TookTooLong
 from semsearch.server.schemas import ErrorAnswer
 
-__all__ = ["RETRY_AFTER_S", "error_body", "install", "responses"]
+__all__ = ["RETRY_AFTER_S", "install", "responses"]
 
 RETRY_AFTER_S = 1
 _MEANINGS = {
@@ -28,7 +29,6 @@ _MEANINGS = {
     408: "The request did not arrive in time.",
     409: "Another process is writing to the index.",
     413: "The request is too large.",
-    415: "The body is not JSON.",
     421: "The host named by the request is not this service.",
     422: "A parameter is missing, unknown or out of range.",
     500: "The service failed; its log says more.",
@@ -40,7 +40,7 @@ _logger = logging.getLogger("semsearch.server")
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The errors of a route, for its description: these, and those that every route has."""
-    always = (401, 403, 408, 413, 421, 422, 500)
+    always = (400, 401, 403, 408, 413, 421, 422, 500)
     described: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorAnswer, "description": _MEANINGS[status]} for status in sorted({*statuses, *always})
     }
@@ -50,16 +50,8 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return described
 
 
-def error_body(message: str, field: str | None = None) -> dict[str, Any]:
-    """The body of an answer that is none."""
-    return {"error": {"message": message} if field is None else {"message": message, "field": field}}
-
-
-def _answer(
-    status: int, message: str, field: str | None = None, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    body = error_body(message, field)
-    return JSONResponse(body, status, dict(headers or {}))
+def _answer(status: int, message: str, field: str | None = None, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(error_body(message, field), status, dict(headers or {}), "application/json")
 
 
 def install(app: FastAPI, index: Path) -> None:
@@ -69,7 +61,7 @@ def install(app: FastAPI, index: Path) -> None:
         app: gets the handlers.
         index: whose path is not to be told.
     """
-    told: dict[type[Exception], Callable[[Any], JSONResponse]] = {
+    told: dict[type[Exception], Callable[[Any], Response]] = {
         RequestValidationError: _of_validation,
         HTTPException: lambda e: _answer(e.status_code, str(e.detail), None, e.headers),
         InvalidInput: lambda e: _answer(400, str(e).replace(str(index), index.name)),
@@ -81,8 +73,8 @@ def install(app: FastAPI, index: Path) -> None:
         Exception: _of_fault,
     }
 
-    def handler(make: Callable[[Any], JSONResponse]) -> Callable[[Request, Exception], Any]:
-        async def handle(_: Request, error: Exception) -> JSONResponse:
+    def handler(make: Callable[[Any], Response]) -> Callable[[Request, Exception], Any]:
+        async def handle(_: Request, error: Exception) -> Response:
             return make(error)
 
         return handle
@@ -91,7 +83,7 @@ def install(app: FastAPI, index: Path) -> None:
         app.add_exception_handler(kind, handler(make))
 
 
-def _of_validation(error: RequestValidationError) -> JSONResponse:
+def _of_validation(error: RequestValidationError) -> Response:
     first = error.errors()[0]
     names = [str(part) for part in first["loc"][1:] if not isinstance(part, int)]
     message = first["msg"].removeprefix("Value error, ")
@@ -101,11 +93,11 @@ def _of_validation(error: RequestValidationError) -> JSONResponse:
     return _answer(422, f"{field}: {message}" if field else message, field)
 
 
-def _of_index(error: SemsearchError) -> JSONResponse:
+def _of_index(error: SemsearchError) -> Response:
     _logger.error("%s", error)
     retry = {"Retry-After": str(RETRY_AFTER_S)}
     return _answer(503, "the index cannot be read now; the service's log says more", None, retry)
 
 
-def _of_fault(error: Exception) -> JSONResponse:
+def _of_fault(error: Exception) -> Response:
     return _answer(500, "the service failed; its log says more")

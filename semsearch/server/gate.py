@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 __all__ = ["Busy", "Gate", "TookTooLong"]
 
 T = TypeVar("T")
+_logger = logging.getLogger("semsearch.server")
 
 
 class Busy(Exception):
@@ -35,13 +37,17 @@ class Gate:
         """Requests that wait for a thread."""
         return max(0, self._n_inside - self._n_threads)
 
-    async def run(self, work: Callable[[], T]) -> T:
+    async def run(self, work: Callable[[], T], *, keep: bool = False) -> T:
         """The result of some work.
+
+        Args:
+            work: called in a thread.
+            keep: whether it is done all the same when its time is over.
 
         Raises:
             Busy: too many wait already.
-            TookTooLong: it was not done in time. What waits is dropped; what has begun ends by itself, and keeps its
-                place until then.
+            TookTooLong: it was not done in time. Unless it is kept, it is dropped where it has not begun; else it
+                ends by itself, and has its place until then.
         """
         if self._n_inside >= self._n_most:
             raise Busy
@@ -50,8 +56,10 @@ class Gate:
         future = self._pool.submit(work)
         future.add_done_callback(lambda _: self._left(loop))
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), self._timeout_s)
+            wrapped = asyncio.wrap_future(future)
+            return await asyncio.wait_for(asyncio.shield(wrapped) if keep else wrapped, self._timeout_s)
         except asyncio.TimeoutError as error:  # TimeoutError itself only since Python 3.11
+            future.add_done_callback(_log_failure)
             raise TookTooLong from error
 
     def close(self) -> None:
@@ -64,3 +72,9 @@ class Gate:
 
         if not loop.is_closed():
             loop.call_soon_threadsafe(leave)
+
+
+def _log_failure(future: Future[Any]) -> None:
+    """Tell of work that failed when nobody waited for it any more."""
+    if not future.cancelled() and (error := future.exception()) is not None:
+        _logger.error("%s: %s", type(error).__name__, error)

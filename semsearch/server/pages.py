@@ -24,11 +24,12 @@ POLICY = (
 )
 
 
-def add_page(app: FastAPI) -> None:
-    """Add a route for each file; `index.html` is at `/`. No other file can be asked for."""
-    for path in sorted(FOLDER.iterdir()):
-        if path.suffix in KINDS:
-            _add_file(app, "/" if path.name == "index.html" else f"/{path.name}", path)
+def add_page(app: FastAPI) -> frozenset[str]:
+    """Add a route for each file, and give all of them; `index.html` is at `/`. No other file can be asked for."""
+    files = {"/" if p.name == "index.html" else f"/{p.name}": p for p in FOLDER.iterdir() if p.suffix in KINDS}
+    for route, path in sorted(files.items()):
+        _add_file(app, route, path)
+    return frozenset(files)
 
 
 def _add_file(app: FastAPI, route: str, path: Path) -> None:

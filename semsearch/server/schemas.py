@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from semsearch.search_options import BUDGET_MS, PER_DOCUMENT, RERANK_DEPTH
 from semsearch.server.settings import (
     MAX_CONTEXT_LINES,
+    MAX_DEPTH,
+    MAX_DOCUMENTS,
     MAX_FACETS,
     MAX_HITS,
     MAX_QUERIES,
@@ -20,6 +22,7 @@ from semsearch.server.settings import (
 __all__ = [
     "Answer",
     "Answers",
+    "DocumentsBody",
     "ErrorAnswer",
     "FacetsAnswer",
     "FacetsQuery",
@@ -27,10 +30,12 @@ __all__ = [
     "IndexStatus",
     "Passage",
     "PassageQuery",
+    "RemovalBody",
     "SearchBody",
     "SearchQuery",
     "SimilarAnswer",
     "SimilarQuery",
+    "WriteAnswer",
 ]
 
 
@@ -121,6 +126,57 @@ class FacetsQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
     key: list[FacetKey] = Field(min_length=1, max_length=MAX_FACETS, description="Fields whose values are counted.")
     where: Where | None = Field(None, description="Which documents are counted.")
+
+
+def _not_too_deep(value: dict[str, Any]) -> dict[str, Any]:
+    """Values that nest as deeply as anything sensible does."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [x for v in level for x in (v.values() if isinstance(v, dict) else v if isinstance(v, list) else ())]
+        if not level:
+            return value
+    raise ValueError(f"values may nest {MAX_DEPTH} deep")
+
+
+DocumentId = Annotated[str, Field(min_length=1, max_length=1_000)]
+
+
+class NewDocument(BaseModel):
+    """A text to be found, in place of any that has its id."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    id: DocumentId
+    text: str = Field(description="All of it; a document without text is taken out.")
+    title: str = Field("", max_length=1_000)
+    metadata: Annotated[dict[str, Any], AfterValidator(_not_too_deep)] = Field({}, description="For filters.")
+
+
+class DocumentsBody(BaseModel):
+    """The body of POST /index/documents."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    documents: list[NewDocument] = Field(min_length=1, max_length=MAX_DOCUMENTS)
+
+
+class RemovalBody(BaseModel):
+    """The body of DELETE /index/documents: one of the two at least."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"anyOf": [{"required": ["ids"]}, {"required": ["paths"]}]}
+    )
+    ids: list[DocumentId] = Field([], max_length=MAX_DOCUMENTS, description="Of documents.")
+    paths: list[DocumentId] = Field([], max_length=MAX_DOCUMENTS, description="Absolute ones, of files and folders.")
+
+
+class WriteAnswer(BaseModel):
+    """What became of a change."""
+
+    done: bool = Field(description="False where it still goes on: see `writing` of GET /index.")
+    indexed: int = Field(0, description="Documents or files that were new or different.")
+    unchanged: int = 0
+    removed: int = 0
+    missing: list[str] = Field([], description="What was to be removed and is not there.")
+    problems: list[str] = Field([], description="What could not be indexed, and why.")
 
 
 class HitScores(BaseModel):

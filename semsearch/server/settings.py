@@ -8,6 +8,8 @@ __all__ = [
     "DEFAULT_HOST",
     "DEFAULT_PORT",
     "MAX_CONTEXT_LINES",
+    "MAX_DEPTH",
+    "MAX_DOCUMENTS",
     "MAX_FACETS",
     "MAX_HITS",
     "MAX_HITS_OF_BATCH",
@@ -26,6 +28,8 @@ MAX_QUERY_CHARS = 8_000
 MAX_WHERE_CHARS = 4_000
 MAX_CONTEXT_LINES = 500
 MAX_FACETS = 16
+MAX_DOCUMENTS = 1_000  # of one request
+MAX_DEPTH = 20  # of values in their metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,8 @@ class Settings:
     Attributes:
         host, port: where it listens; port 0 is any that is free.
         token: what requests must carry as `Authorization: Bearer`; "" for none.
-        cors_origins: pages of other origins that may read answers.
+        allowed_hosts: names by which requests may call the service beside those of where it listens.
+    cors_origins: pages of other origins that may read answers.
         writable: whether requests may change the index.
         max_waiting: requests that wait for a free thread before others are turned away.
         timeout_s: a request's time from its last byte to its answer, in seconds.
@@ -48,6 +53,7 @@ class Settings:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     token: str = ""
+    allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     writable: bool = False
     max_waiting: int = 64
