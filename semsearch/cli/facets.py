@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -53,7 +53,7 @@ def facets(keys: tuple[str, ...], where: str | None, index: str, as_json: bool) 
     click.get_current_context().exit(FOUND if any(counts.values()) else NONE_FOUND)
 
 
-def count(searcher: Searcher, keys: Sequence[str], where: str | None) -> Counts:
+def count(searcher: Searcher, keys: Sequence[str], where: str | Mapping[str, Any] | None) -> Counts:
     """The counts of each key, in order."""
     return {key: searcher.facets(key, where) for key in keys}
 
