@@ -40,8 +40,10 @@ __all__ = [
 
 
 def _whole_number(value: object) -> object:
-    """Digits of a query string as a number; pydantic would also take 1.0 and 1_0."""
-    return int(value) if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value) else value
+    """Digits of a query string, or 2.0 in JSON, as a number; pydantic would also take 1_0."""
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _true_or_false(value: object) -> object:
@@ -51,15 +53,17 @@ def _true_or_false(value: object) -> object:
 
 def _number(value: object) -> object:
     """A decimal number of a query string."""
-    is_number = isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?", value)
+    is_number = isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", value)
     return float(str(value)) if is_number else value
 
 
-Int = Annotated[int, BeforeValidator(_whole_number), Field(strict=True)]
-Float = Annotated[float, BeforeValidator(_number), Field(strict=True)]
-Bool = Annotated[bool, BeforeValidator(_true_or_false), Field(strict=True)]
+Int = Annotated[int, Field(strict=True), BeforeValidator(_whole_number)]
+Float = Annotated[float, Field(strict=True), BeforeValidator(_number)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1), BeforeValidator(_number)]
+Bool = Annotated[bool, Field(strict=True), BeforeValidator(_true_or_false)]
 QueryText = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARS)]
 Where = Annotated[str, Field(min_length=1, max_length=MAX_WHERE_CHARS)]
+Span = Annotated[list[int], Field(min_length=2, max_length=2)]
 FacetKey = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -73,11 +77,11 @@ class _Options(BaseModel):
     budget_ms: Float = Field(BUDGET_MS, gt=0, le=10_000, description="Time that it may take, in milliseconds.")
     per_document: Int = Field(PER_DOCUMENT, ge=0, le=MAX_HITS, description="Most hits of a document; 0 for any number.")
     context: Int = Field(0, ge=0, le=MAX_CONTEXT_LINES, description="Lines to add on each side of a passage.")
-    min_probability: Float | None = Field(
-        None, ge=0, le=1, description="Leave out less probable hits; by default all, where even the best is not."
+    min_probability: Share | None = Field(
+        None, description="Leave out less probable hits; by default all, where even the best is not."
     )
     fold: Bool = Field(True, description="Whether passages that say the same take one place.")
-    mmr: Float | None = Field(None, ge=0, le=1, description="Prefer hits unlike those above: 1 not at all, 0 only.")
+    mmr: Share | None = Field(None, description="Prefer hits unlike those above: 1 not at all, 0 only.")
     explain: Bool = Field(False, description="Add to each hit what its score is the sum of and which words met.")
     highlight: Bool = Field(False, description="Add to each hit the sentence that answers best and the query's words.")
     facet: list[FacetKey] = Field([], max_length=MAX_FACETS, description="Fields whose values are to be counted.")
@@ -97,9 +101,13 @@ class SearchBody(_Options):
     model_config = ConfigDict(
         extra="forbid", strict=True, json_schema_extra={"oneOf": [{"required": ["q"]}, {"required": ["queries"]}]}
     )
-    q: QueryText | None = Field(None, description="The query: a question or a few words.")
-    queries: Annotated[list[QueryText], Field(min_length=1, max_length=MAX_QUERIES)] | None = Field(
-        None, description="Several queries, all with the same options."
+    # Defaults are not checked, while a null that is sent is refused.
+    q: QueryText = Field(None, description="The query: a question or a few words.")  # type: ignore[assignment]
+    queries: list[QueryText] = Field(
+        None,  # type: ignore[arg-type]
+        min_length=1,
+        max_length=MAX_QUERIES,
+        description="Several queries, all with the same options.",
     )
     where: Where | dict[str, Any] | None = Field(None, description="A filter, as a text or as an object.")
 
@@ -164,8 +172,10 @@ class RemovalBody(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, json_schema_extra={"anyOf": [{"required": ["ids"]}, {"required": ["paths"]}]}
     )
-    ids: list[DocumentId] = Field([], max_length=MAX_DOCUMENTS, description="Of documents.")
-    paths: list[DocumentId] = Field([], max_length=MAX_DOCUMENTS, description="Absolute ones, of files and folders.")
+    ids: list[DocumentId] = Field([], min_length=1, max_length=MAX_DOCUMENTS, description="Of documents.")
+    paths: list[DocumentId] = Field(
+        [], min_length=1, max_length=MAX_DOCUMENTS, description="Absolute ones, of files and folders."
+    )
 
 
 class WriteAnswer(BaseModel):
@@ -203,7 +213,7 @@ class Marks(BaseModel):
 
     start: int
     end: int
-    words: list[tuple[int, int]]
+    words: list[Span]
 
 
 class Match(BaseModel):
@@ -289,7 +299,7 @@ class Passage(BaseModel):
     start: int
     end: int
     text: str
-    passage: tuple[int, int]
+    passage: Span
     document_chars: int
     metadata: dict[str, Any]
 
