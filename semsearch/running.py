@@ -24,7 +24,7 @@ __all__ = ["ask", "listening"]
 
 MAX_PATH_BYTES = 100  # of a Unix socket's path; systems take 104 to 108
 BACKLOG = 128
-ANSWER_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 15.0
 HOST = "localhost"
 
 

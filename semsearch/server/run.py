@@ -68,12 +68,17 @@ def serve(service: Service, settings: Settings, *, shared: bool, on_start: Calla
             timeout_graceful_shutdown=GRACE_S,
         )
         _log_to_stderr()
-        for name in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again once it is done: that is the end
-            signal.signal(name, lambda *_: None)
+        server = uvicorn.Server(config)
+
+        def end(*_: object) -> None:
+            server.should_exit = True
+
+        for name in (signal.SIGINT, signal.SIGTERM):  # uvicorn, which takes them once it runs, raises them again after
+            signal.signal(name, end)
         local = stack.enter_context(listening(service.path)) if shared else None
         host, port = listener.getsockname()[:2]
         on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
-        uvicorn.Server(config).run([listener, *([local] if local else [])])
+        server.run([listener, *([local] if local else [])])
 
 
 def _listen(host: str, port: int) -> socket.socket:
