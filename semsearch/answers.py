@@ -11,9 +11,10 @@ from semsearch.ranking.calibration import NOTHING_RELEVANT
 
 if TYPE_CHECKING:
     from semsearch.encoders.late_interaction import TokenMatch
+    from semsearch.store.selection import FacetCount
     from semsearch.types import Hit
 
-__all__ = ["hit_json", "hit_path", "query_answer", "relevant", "strict_json"]
+__all__ = ["facets_json", "hit_from_json", "hit_json", "hit_path", "query_answer", "relevant", "strict_json"]
 
 
 def relevant(hits: Sequence[Hit], min_probability: float | None) -> tuple[list[Hit], float | None]:
@@ -103,6 +104,31 @@ def hit_json(hit: Hit) -> dict[str, Any]:
             }
             for other in hit.duplicates
         ],
+    }
+
+
+def hit_from_json(data: Mapping[str, Any]) -> Hit:
+    """The hit that `hit_json` gave, as far as it tells; its document has no text."""
+    from semsearch.types import Chunk, Document, Duplicate, Hit, Scores  # numpy, which what prints JSON does not need
+
+    path = data["path"]
+    scores = Scores(**data["scores"], parts=data.get("parts") or {})
+    title = "" if data["title"] == Path(path).stem else data["title"]
+    document = Document(data["document_id"], "", title=title, source=path, metadata=data["metadata"])
+    of_chunk = {name: data[name] for name in ("text", "start", "end", "line_start", "line_end", "heading", "page")}
+    chunk = Chunk(id=data["chunk_id"], document_id=document.id, ordinal=0, **of_chunk)
+    duplicates = tuple(
+        Duplicate(0, other["path"], other["path"], other["title"], other["line_start"], other["page"])
+        for other in data["duplicates"]
+    )
+    return Hit(data["rank"], data["score"], data["probability"], chunk, document, scores, duplicates)
+
+
+def facets_json(counts: Mapping[str, Sequence[FacetCount]]) -> dict[str, Any]:
+    """All values of each field as part of an answer."""
+    return {
+        key: [{"value": c.value, "documents": c.documents, "passages": c.passages} for c in found]
+        for key, found in counts.items()
     }
 
 

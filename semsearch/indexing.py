@@ -111,11 +111,19 @@ def build_index(
             return run.finish()
 
 
-def remove(items: Sequence[str | Path], *, index: str | Path = "default", wait_s: float = 0.0) -> RemoveReport:
+def remove(
+    items: Sequence[str | Path], *, ids: Sequence[str] = (), index: str | Path = "default", wait_s: float = 0.0
+) -> RemoveReport:
     """Take files, whole folders or documents (by id) out of an index, and forget the roots among them.
 
     Nothing is deleted but from the index. A file removed from under a root that stays comes back with the next sync.
     Another process that is writing to the index is waited for, up to `wait_s` seconds.
+
+    Args:
+        items: paths of files and folders, or ids of documents.
+        ids: of documents, and never taken for paths.
+        index: the name of the index, or the path of its folder.
+        wait_s: seconds to wait for another process that is writing to the index.
 
     Raises:
         IndexNotFound: there is no such index.
@@ -126,17 +134,15 @@ def remove(items: Sequence[str | Path], *, index: str | Path = "default", wait_s
         raise IndexNotFound(f"there is no index in {path}, so there is nothing to remove")
     with StoreWriter.open(path, wait_s=wait_s) as store:
         paths: set[str] = set()
-        keys: set[str] = set()
-        missing = []
+        missing = [key for key in ids if not _has_document(store, key)]
+        keys = set(ids) - set(missing)
         known_roots = set(remembered_roots(store))
         gone_roots = set()
         for item in map(str, items):
             place = absolute_path(item)
             below = set(store.file_states(place))
             roots = {root for root in known_roots if covers(place, root)}
-            documents = {
-                row[0] for row in store.rows("SELECT key FROM documents WHERE key = ? AND visible = 1", [item])
-            }
+            documents = {item} if _has_document(store, item) else set()
             if not (below or roots or documents):
                 missing.append(item)
             paths |= below
@@ -149,6 +155,10 @@ def remove(items: Sequence[str | Path], *, index: str | Path = "default", wait_s
         n_dropped = store.publish(drop_paths=paths, drop_keys=keys, drop_roots=gone_roots)
         n_chunks = n_before - store.count_chunks()
         return RemoveReport(path, n_dropped, n_chunks, tuple(sorted(gone_roots)), tuple(missing))
+
+
+def _has_document(store: StoreWriter, key: str) -> bool:
+    return bool(store.rows("SELECT 1 FROM documents WHERE key = ? AND visible = 1", [key]))
 
 
 class _Run:

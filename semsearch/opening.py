@@ -56,6 +56,10 @@ class OpenIndex:
         """Let go of the index."""
         self._store.close()
 
+    def is_in_place(self) -> bool:
+        """Whether the index that was opened still lies at its path, and no other."""
+        return self._store.is_in_place()
+
     def model(self) -> dict[str, Any]:
         """What is known about the model that the index was built with."""
         with self._store.snapshot() as meta:

@@ -115,6 +115,16 @@ class Searcher:
         """The folder of the index."""
         return self._index.path
 
+    def is_current(self) -> bool:
+        """Whether its answers are those of the index: it was neither replaced nor built anew with another model.
+
+        Changes to what the index holds are followed; where this is False, close and open it again.
+        """
+        if not self._index.is_in_place():
+            return False
+        embedder = self._embedder
+        return embedder is None or comparable(self._index.model()["fingerprint"], embedder.fingerprint)
+
     @property
     def embedder(self) -> Embedder:
         """The model of the index, loaded if it is not yet.
@@ -298,6 +308,15 @@ class Searcher:
         asked = parse(where) if where is not None else None
         with self._index.state() as state:
             return state.selector.facet(storable(key), asked)
+
+    def fields(self) -> list[str]:
+        """What filters and facets can name: the built-in fields, then the keys of the documents' metadata.
+
+        Raises:
+            IndexCorrupt: files of the index cannot be read.
+        """
+        with self._index.state() as state:
+            return state.selector.fields()
 
     def search_many(self, texts: Sequence[str], **options: Unpack[SearchOptions]) -> list[list[Hit]]:
         """`search` for each of several queries, in order, with the same options."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +15,11 @@ from semsearch.cli.door import FOUND, NONE_FOUND, Door, prepare_process
 from semsearch.cli.evaluate import evaluate
 from semsearch.cli.options import device_option, examples, index_option, json_option, precision_option
 from semsearch.cli.output import clean, echo_json
+from semsearch.cli.serve import serve
+
+if TYPE_CHECKING:
+    from semsearch.cli.asking import Answered, Question
+    from semsearch.search_options import SearchOptions
 
 __all__ = ["cli", "main"]
 
@@ -167,6 +172,9 @@ def index(
 )
 @click.option("--explain", is_flag=True, help="Show where each score came from, and which words were matched.")
 @click.option("--context", "-C", default=0, type=click.IntRange(0), metavar="N", help="Show N more lines on each side.")
+@click.option(
+    "--service/--no-service", default=True, help="Ask the semsearch serve that has this index open, if there is one."
+)
 @device_option
 @json_option
 def query(
@@ -186,6 +194,7 @@ def query(
     min_probability: float | None,
     explain: bool,
     context: int,
+    service: bool,
     device: str,
     as_json: bool,
 ) -> None:
@@ -198,51 +207,53 @@ def query(
     text = _query_text(words)
     if not text:
         raise click.UsageError('the query is empty; ask something, as in: semsearch query "how do I undo a commit"')
-    from semsearch.answers import query_answer, relevant
-    from semsearch.cli import progress, render
-    from semsearch.searching import Searcher
+    from semsearch.cli import asking, progress, render
 
+    options: SearchOptions = {
+        "k": k,
+        "mode": mode,
+        "rerank": rerank,
+        "rerank_depth": rerank_depth,
+        "budget_ms": budget_ms,
+        "per_document": per_document,
+        "context": context,
+        "fold": fold,
+        "mmr": mmr,
+        "where": where,
+    }
+    question = asking.Question(text, index, options, min_probability, explain, facet_keys)
     wanted = None if rerank is False else reranker
-    with progress.waiting("Searching"):
-        searcher = Searcher.open(index, device=device, reranker=wanted)
-        start = time.perf_counter()
-        hits = searcher.search(
-            text,
-            k=k,
-            mode=mode,
-            rerank=rerank,
-            rerank_depth=rerank_depth,
-            budget_ms=budget_ms,
-            per_document=per_document,
-            context=context,
-            fold=fold,
-            mmr=mmr,
-            where=where,
-        )
-        elapsed_ms = 1000 * (time.perf_counter() - start)
-    hits, best = relevant(hits, min_probability)
-    with searcher:
-        if min_probability and hits and best is None:
-            click.echo("semsearch: these passages have no probabilities, so none is left out for them", err=True)
-        by_meaning = mode != "lexical"
-        matches = [searcher.explain(text, hit) if by_meaning else [] for hit in hits] if explain else None
-        counts = facets.count(searcher, facet_keys, where)
-        if as_json:
-            answer = query_answer(text, searcher.path, mode, elapsed_ms, hits, best, matches)
-            counted = {"facets": facets.json_of(counts)} if counts else {}
-            echo_json({**answer, **counted})
-        elif hits:
-            render.hits(hits, lambda found: searcher.highlight(text, found), whole=context > 0, matches=matches)
-        elif best is not None and min_probability:
-            click.echo(f"semsearch: no passage is {min_probability:.0%} probable (best {best:.0%})", err=True)
-        elif best is not None:
-            click.echo(f"semsearch: nothing relevant found (best {best:.0%}); --min-probability 0 shows it", err=True)
-        else:
-            among = " among documents that match --where" if where is not None else ""
-            click.echo(f"semsearch: no passage found in {clean(str(searcher.path))}{among}", err=True)
-        if not as_json:
-            facets.echo_counts(counts)
-    click.get_current_context().exit(FOUND if hits else NONE_FOUND)
+    with ExitStack() as opened:
+        with progress.waiting("Searching"):
+            answer = None
+            if service and device == "auto" and reranker is None:
+                answer = asking.ask_service(question, highlight=not as_json and render.open_console().is_terminal)
+            answer = answer or asking.ask_index(question, device=device, reranker=wanted, opened=opened)
+        _show(answer, question, as_json=as_json)
+    click.get_current_context().exit(FOUND if answer.hits else NONE_FOUND)
+
+
+def _show(answer: Answered, question: Question, *, as_json: bool) -> None:
+    """Print the answer to a query."""
+    from semsearch.cli import render
+
+    hits, best, asked = answer.hits, answer.best, question.min_probability
+    if asked and hits and best is None:
+        click.echo("semsearch: these passages have no probabilities, so none is left out for them", err=True)
+    if as_json:
+        echo_json(answer.data)
+        return
+    if hits:
+        whole = question.options.get("context", 0) > 0
+        render.hits(hits, answer.highlight, whole=whole, matches=answer.matches)
+    elif best is not None and asked:
+        click.echo(f"semsearch: no passage is {asked:.0%} probable (best {best:.0%})", err=True)
+    elif best is not None:
+        click.echo(f"semsearch: nothing relevant found (best {best:.0%}); --min-probability 0 shows it", err=True)
+    else:
+        among = " among documents that match --where" if question.options.get("where") is not None else ""
+        click.echo(f"semsearch: no passage found in {clean(str(answer.path))}{among}", err=True)
+    facets.echo_counts(answer.counts)
 
 
 @cli.command(
@@ -337,6 +348,7 @@ def remove(paths: tuple[str, ...], index: str, wait_s: float, as_json: bool) -> 
 
 cli.add_command(facets.facets)
 cli.add_command(evaluate)
+cli.add_command(serve)
 
 
 def _query_text(words: tuple[str, ...]) -> str:

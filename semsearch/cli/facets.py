@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from semsearch.answers import facets_json
 from semsearch.cli.door import FOUND, NONE_FOUND
 from semsearch.cli.options import examples, index_option, json_option, where_option
 from semsearch.cli.output import clean_line, echo_json
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from semsearch.searching import Searcher
     from semsearch.store.selection import FacetCount
 
-__all__ = ["count", "echo_counts", "facets", "json_of"]
+__all__ = ["count", "echo_counts", "facets"]
 
 MAX_VALUES_SHOWN = 20
 
@@ -46,23 +47,15 @@ def facets(keys: tuple[str, ...], where: str | None, index: str, as_json: bool) 
         counts = count(searcher, keys, where)
         path = str(searcher.path)
     if as_json:
-        echo_json({"index": path, "where": where, "facets": json_of(counts)})
+        echo_json({"index": path, "where": where, "facets": facets_json(counts)})
     else:
         echo_counts(counts)
     click.get_current_context().exit(FOUND if any(counts.values()) else NONE_FOUND)
 
 
-def count(searcher: Searcher, keys: Sequence[str], where: str | None) -> Counts:
+def count(searcher: Searcher, keys: Sequence[str], where: str | Mapping[str, Any] | None) -> Counts:
     """The counts of each key, in order."""
     return {key: searcher.facets(key, where) for key in keys}
-
-
-def json_of(counts: Counts) -> dict[str, Any]:
-    """JSON-serialisable: all values of each key."""
-    return {
-        key: [{"value": c.value, "documents": c.documents, "passages": c.passages} for c in found]
-        for key, found in counts.items()
-    }
 
 
 def echo_counts(counts: Counts) -> None:

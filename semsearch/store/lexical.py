@@ -257,12 +257,14 @@ class LexicalWriter:
         self._folder = folder
         with _unwritable(folder):
             self._writer = index.writer(heap_size=WRITER_HEAP_BYTES, num_threads=1)
+        self._is_committed = False  # of all that was given
         self.n_entries = int(index.searcher().num_docs)
 
     def add(self, entries: Iterable[LexicalEntry]) -> None:
         """Add entries; one whose id is there already takes its place."""
         from tantivy import Document
 
+        self._is_committed = False
         with _unwritable(self._folder):
             for entry in entries:
                 self._writer.delete_documents_by_term("id", entry.id)
@@ -274,6 +276,7 @@ class LexicalWriter:
 
     def delete(self, ids: Iterable[int]) -> None:
         """Delete entries by id; unknown ids are ignored."""
+        self._is_committed = False
         with _unwritable(self._folder):
             for chunk_id in ids:
                 self._writer.delete_documents_by_term("id", chunk_id)
@@ -282,12 +285,18 @@ class LexicalWriter:
         """Make all that was added and deleted durable."""
         with _unwritable(self._folder):
             self._writer.commit()
+        self._is_committed = True
         sync_folder(self._folder)
 
     def close(self) -> None:
-        """End the writer; what was not committed is dropped."""
-        with contextlib.suppress(ValueError):  # on a full disk, which is told where it is met
-            self._writer.rollback()
+        """End the writer; what was not committed is dropped.
+
+        After a commit there is nothing to roll back; doing it would leave a thread of tantivy's behind, unawaited, that
+        still tidies the folder while its files are being looked at.
+        """
+        if not self._is_committed:
+            with contextlib.suppress(ValueError):  # on a full disk, which is told where it is met
+                self._writer.rollback()
         with contextlib.suppress(ValueError):
             self._writer.wait_merging_threads()
 

@@ -115,6 +115,14 @@ def unpack_document(row: Sequence[Any]) -> Document:
     )
 
 
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        facts = file.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
 class Store:
     """The read side of an index. Safe to use from several threads; `snapshot` gives one of them a consistent view."""
 
@@ -131,6 +139,7 @@ class Store:
             raise IndexNotFound(f"there is no index in {path}. Make one with: {command('index FOLDER', path)}")
         self._lock = threading.RLock()
         self._connection = connect(path, read_only=True)
+        self._file = _identity(path / DATABASE)
         try:
             version = check_format(self._connection)
             is_current = version in (0, FORMAT_VERSION)
@@ -150,6 +159,10 @@ class Store:
                 f"the index in {path} was never finished. Finish it with: {command('index FOLDER', path)}"
             )
         self._meta: tuple[list[Any], dict[str, Any]] = ([], {})
+
+    def is_in_place(self) -> bool:
+        """Whether the database that was opened still lies at its path, and no other."""
+        return self._file is not None and _identity(self.path / DATABASE) == self._file
 
     def close(self) -> None:
         """Let go of the database."""

@@ -107,6 +107,18 @@ class Selector:
         self._kept.move_to_end(key)
         return found
 
+    def fields(self) -> list[str]:
+        """The fields that documents have, as filters name them; of the metadata, a thousand at most."""
+        sql = """
+            WITH RECURSIVE known (field) AS (
+                SELECT min(field) FROM field_values
+                UNION ALL SELECT (SELECT min(v.field) FROM field_values v WHERE v.field > known.field) FROM known
+                WHERE known.field NOT NULL
+            ) SELECT field FROM known WHERE field LIKE '.%' LIMIT 1000
+        """  # the distinct ones, by as many look-ups
+        metadata = [row[0][1:] for row in self._store.query(sql)]
+        return [*BUILT_IN, *(f"metadata.{name}" if name in BUILT_IN else name for name in metadata)]
+
     def facet(self, field: str, where: Filter | None) -> list[FacetCount]:
         """How many documents and passages have each value of a field, among those that a filter lets through.
 
@@ -245,22 +257,11 @@ class Selector:
         name = stored_name(field)
         if field in BUILT_IN or self._store.query("SELECT 1 FROM field_values WHERE field = ? LIMIT 1", [name]):
             return
-        known = self._known_fields()
+        known = self.fields()
         near = difflib.get_close_matches(field.removeprefix("metadata."), known, n=1, cutoff=0.6)
         meant = f"did you mean {near[0]}? " if near else ""
         shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
         raise InvalidInput(f"{at}: no document has a field {field!r}; {meant}There are {shown}")
-
-    def _known_fields(self) -> list[str]:
-        sql = """
-            WITH RECURSIVE known (field) AS (
-                SELECT min(field) FROM field_values
-                UNION ALL SELECT (SELECT min(v.field) FROM field_values v WHERE v.field > known.field) FROM known
-                WHERE known.field NOT NULL
-            ) SELECT field FROM known WHERE field LIKE '.%' LIMIT 1000
-        """  # the distinct ones, by as many look-ups
-        metadata = [row[0][1:] for row in self._store.query(sql)]
-        return [*BUILT_IN, *(f"metadata.{name}" if name in BUILT_IN else name for name in metadata)]
 
     def _check_kind(self, field: str, value: Value, at: str) -> None:
         if field in BUILT_IN:

@@ -1,0 +1,1 @@
+"""The HTTP service: one index, asked over the loopback interface."""

@@ -1,0 +1,197 @@
+"""The routes. Each checks a request, has the service answer it in a thread, and sends JSON."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException, Path, Query
+from fastapi.responses import PlainTextResponse, Response
+
+from semsearch import __version__
+from semsearch.encoders.openvino_runtime import n_cores
+from semsearch.errors import InvalidInput
+from semsearch.search_options import SearchOptions
+from semsearch.server import schemas
+from semsearch.server.bodies import json_bytes
+from semsearch.server.failures import install, responses
+from semsearch.server.gate import Gate, TookTooLong
+from semsearch.server.guard import Guard
+from semsearch.server.metrics import Metrics
+from semsearch.server.origins import Origins
+from semsearch.server.pages import add_page
+from semsearch.server.service import Service
+from semsearch.server.settings import MAX_HITS_OF_BATCH, Settings
+from semsearch.server.writing import Writer
+from semsearch.types import Document
+
+__all__ = ["create_app"]
+
+THREADS_PER_CORE = 2  # so that queries gather at the encoder while others are ranked
+MAX_WRITES_WAITING = 8
+MAX_CHUNK_ID = 2**63 - 1
+SAME = ("k", "mode", "rerank", "rerank_depth", "budget_ms", "per_document", "context", "fold", "mmr", "where")
+
+ChunkId = Annotated[int, Path(ge=1, le=MAX_CHUNK_ID, description="`chunk_id` of a hit.")]
+
+
+def create_app(service: Service, settings: Settings) -> Guard:
+    """The service as an ASGI application."""
+    n_threads = settings.n_threads or THREADS_PER_CORE * n_cores()
+    gate = Gate(n_threads=n_threads, max_waiting=settings.max_waiting, timeout_s=settings.timeout_s)
+    writes = Gate(n_threads=1, max_waiting=MAX_WRITES_WAITING, timeout_s=settings.timeout_s)
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.end()
+        for each in (gate, writes):
+            each.close()
+
+    app = FastAPI(
+        title="semsearch",
+        summary="Private semantic search over your own documents.",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    install(app, service.path)
+    _add_search(app, service, gate)
+    _add_index(app, service, gate)
+    _add_writes(app, service, writes)
+    _add_health(app, service, gate, metrics)
+    files = add_page(app)
+    origins = Origins(settings.host, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins)
+    return Guard(app, settings, origins, metrics, open_paths=files)
+
+
+async def _answered(gate: Gate, work: Callable[[], Any], *, keep: bool = False) -> Response:
+    """The answer of some work, made and written in a thread; `keep` as for `Gate.run`."""
+    return Response(await gate.run(lambda: json_bytes(work()), keep=keep), media_type="application/json")
+
+
+def _add_search(app: FastAPI, service: Service, gate: Gate) -> None:
+    """What is asked of passages."""
+
+    def ask(text: str, asked: schemas.SearchQuery | schemas.SearchBody) -> dict[str, Any]:
+        options: SearchOptions = {name: getattr(asked, name) for name in SAME}  # type: ignore[assignment]
+        return service.search(
+            text,
+            options,
+            min_probability=asked.min_probability,
+            explain=asked.explain,
+            highlight=asked.highlight,
+            facets=asked.facet,
+        )
+
+    @app.get("/search", response_model=schemas.Answer, responses=responses(400, 503, 504), tags=["search"])
+    async def search(asked: Annotated[schemas.SearchQuery, Query()]) -> Response:
+        """Find the passages that answer a query best."""
+        return await _answered(gate, lambda: ask(asked.q, asked))
+
+    @app.post(
+        "/search",
+        response_model=schemas.Answer | schemas.Answers,
+        responses=responses(400, 503, 504),
+        tags=["search"],
+    )
+    async def search_by_body(asked: schemas.SearchBody) -> Response:
+        """The same with its parameters in a JSON body; with `queries`, one answer for each."""
+        if (asked.q is None) == (asked.queries is None):
+            raise InvalidInput("give either q, a query, or queries, a list of them")
+        if asked.queries is None:
+            return await _answered(gate, lambda: ask(asked.q or "", asked))
+        texts = asked.queries
+        if len(texts) * asked.k > MAX_HITS_OF_BATCH:
+            raise InvalidInput(f"{len(texts)} queries of k = {asked.k}: ask for {MAX_HITS_OF_BATCH} hits at most")
+        return await _answered(gate, lambda: {"answers": [ask(text, asked) for text in texts]})
+
+    @app.get(
+        "/documents/{chunk_id}",
+        response_model=schemas.Passage,
+        responses=responses(404, 503, 504),
+        tags=["search"],
+    )
+    async def passage(chunk_id: ChunkId, asked: Annotated[schemas.PassageQuery, Query()]) -> Response:
+        """A passage with lines of its document around it."""
+        return await _answered(gate, partial(service.passage, chunk_id, context=asked.context))
+
+    @app.get(
+        "/similar/{chunk_id}",
+        response_model=schemas.SimilarAnswer,
+        responses=responses(400, 404, 503, 504),
+        tags=["search"],
+    )
+    async def similar(chunk_id: ChunkId, asked: Annotated[schemas.SimilarQuery, Query()]) -> Response:
+        """Find passages like one."""
+        work = partial(service.similar, chunk_id, k=asked.k, per_document=asked.per_document, where=asked.where)
+        return await _answered(gate, work)
+
+    @app.get("/facets", response_model=schemas.FacetsAnswer, responses=responses(400, 503, 504), tags=["search"])
+    async def facets(asked: Annotated[schemas.FacetsQuery, Query()]) -> Response:
+        """Count documents and passages for each value of some fields."""
+        return await _answered(gate, partial(service.facets, asked.key, asked.where))
+
+
+def _add_index(app: FastAPI, service: Service, gate: Gate) -> None:
+    @app.get("/index", response_model=schemas.IndexStatus, responses=responses(503, 504), tags=["index"])
+    async def index() -> Response:
+        """What the index holds."""
+        return await _answered(gate, service.status)
+
+
+def _add_writes(app: FastAPI, service: Service, gate: Gate) -> None:
+    """What changes the index, one after the other; 202 where it goes on when the request's time is over."""
+    accepted: dict[int | str, dict[str, Any]] = {
+        202: {"model": schemas.WriteAnswer, "description": "It goes on; see `writing` of GET /index."}
+    }
+    described: dict[int | str, dict[str, Any]] = {**accepted, **responses(400, 409, 503)}
+
+    async def write(work: Callable[[Writer], dict[str, Any]]) -> Response:
+        writer = service.writer
+        if writer is None:
+            raise HTTPException(403, "this service only reads its index; semsearch serve --writable lets it write")
+        try:
+            return await _answered(gate, lambda: work(writer), keep=True)
+        except TookTooLong:
+            return Response(json_bytes({"done": False}), 202, media_type="application/json")
+
+    @app.post("/index/documents", response_model=schemas.WriteAnswer, responses=described, tags=["index"])
+    async def add(body: schemas.DocumentsBody) -> Response:
+        """Add documents, in place of those with the same ids."""
+        documents = [Document(d.id, d.text, title=d.title, metadata=d.metadata) for d in body.documents]
+        return await write(lambda writer: writer.add(documents))
+
+    @app.delete("/index/documents", response_model=schemas.WriteAnswer, responses=described, tags=["index"])
+    async def remove(body: schemas.RemovalBody) -> Response:
+        """Take documents, files and folders out of the index; the files themselves stay."""
+        if not body.ids and not body.paths:
+            raise InvalidInput("name ids or paths to remove")
+        return await write(lambda writer: writer.remove(body.ids, body.paths))
+
+    @app.post("/index/sync", response_model=schemas.WriteAnswer, responses=described, tags=["index"])
+    async def sync() -> Response:
+        """Bring the index up to date with the folders it remembers."""
+        return await write(lambda writer: writer.sync())
+
+
+def _add_health(app: FastAPI, service: Service, gate: Gate, metrics: Metrics) -> None:
+    """What is asked of the service itself."""
+
+    @app.get("/health", response_model=schemas.Health, responses=responses(), tags=["service"])
+    async def health() -> Response:
+        """That the service answers."""
+        return Response(b'{"status":"ok"}', media_type="application/json")
+
+    text: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+
+    @app.get("/metrics", response_class=PlainTextResponse, responses={**responses(), 200: text}, tags=["service"])
+    async def counts() -> Response:
+        """Counts for Prometheus."""
+        gauges = {"semsearch_waiting_requests": ("Requests that wait for a thread.", gate.n_waiting)}
+        return Response(metrics.text(gauges, service.counters()), media_type="text/plain; version=0.0.4")

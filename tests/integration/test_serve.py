@@ -1,0 +1,167 @@
+"""`semsearch serve` as a user starts it, and `semsearch query` beside it: the real model."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from semsearch import build_index
+from semsearch.running import ask
+from tests.serving import LOOPBACK, allow_loopback
+
+PROJECT = Path(__file__).parents[2]
+PAGES = {
+    "git.md": "# Undo\n\nTo undo the last commit and keep its changes, use git reset --soft HEAD~1.\n",
+    "bread.md": "# Bread\n\nKnead the dough until it is smooth, then let it rise in a warm place.\n",
+    "gulls.md": "# Gulls\n\nGulls cry over the harbour while the nets dry in the sun.\n",
+}
+ARGUMENTS = (
+    ("undo a commit",),
+    ("undo a commit", "--explain", "-k", "2"),
+    ("rising dough", "--mode", "dense", "--context", "3"),
+    ("harbour", "--mode", "lexical", "--facet", "type"),
+    ("harbour", "--where", "path ~ '**/gulls.md'", "--min-probability", "0"),
+    ("xyzzy plugh", "--no-rerank"),
+)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    root = tmp_path_factory.mktemp("served")
+    (root / "pages").mkdir()
+    for name, text in PAGES.items():
+        (root / "pages" / name).write_text(text, encoding="utf-8")
+    build_index(root / "pages", index=root / "index")
+    return root / "index"
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "semsearch", *map(str, arguments)]
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+
+
+def run(*arguments):
+    return subprocess.run(command(*arguments), env=environment(), capture_output=True, text=True, timeout=120)
+
+
+@contextlib.contextmanager
+def serving(index, *arguments):
+    """A service's process that answers."""
+    process = subprocess.Popen(
+        command("serve", "--index", index, "--port", 0, *arguments),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        line = process.stderr.readline()
+        assert "serving at http://127.0.0.1:" in line, line + process.stderr.read()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def without_time(answer):
+    return {name: value for name, value in json.loads(answer).items() if name != "elapsed_ms"}
+
+
+@pytest.fixture(scope="module")
+def service(index):
+    with serving(index) as process:
+        yield process
+
+
+class TestQueryAsksIt:
+    @pytest.mark.parametrize("arguments", ARGUMENTS)
+    def test_with_the_same_answer(self, index, service, arguments):
+        asked = run("query", *arguments, "--index", index, "--json")
+        alone = run("query", *arguments, "--index", index, "--json", "--no-service")
+        assert without_time(asked.stdout) == without_time(alone.stdout)
+        assert asked.returncode == alone.returncode
+        shown = [run("query", *arguments, "--index", index, *more) for more in ((), ("--no-service",))]
+        assert shown[0].stdout == shown[1].stdout
+        assert shown[0].stderr == shown[1].stderr
+
+    def test_and_it_was_asked(self, index, service):
+        answer = ask(index, {"q": "undo a commit", "k": 1})
+        assert answer is not None
+        assert [Path(hit["path"]).name for hit in answer["hits"]] == ["git.md"]
+
+    def test_and_not_for_another_index(self, index, service, tmp_path):
+        (tmp_path / "page.md").write_text("A page about herons.\n", encoding="utf-8")
+        build_index(tmp_path / "page.md", index=tmp_path / "other")
+        assert ask(tmp_path / "other", {"q": "herons"}) is None
+
+    def test_mistakes_are_told_as_without_it(self, index, service):
+        asked = run("query", "gulls", "--index", index, "--where", "no ( sense")
+        assert (asked.returncode, asked.stdout) == (2, "")
+        assert asked.stderr == run("query", "gulls", "--index", index, "--where", "no ( sense", "--no-service").stderr
+
+
+class TestAServiceThatIsGone:
+    @pytest.fixture
+    def index(self, tmp_path):  # one that no other service has
+        (tmp_path / "git.md").write_text(PAGES["git.md"], encoding="utf-8")
+        build_index(tmp_path / "git.md", index=tmp_path / "index")
+        return tmp_path / "index"
+
+    @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+    def test_is_not_asked(self, index, sent, own_runtime_folder):
+        before = set(own_runtime_folder.rglob("*.sock"))
+        with serving(index) as process:
+            process.send_signal(sent)
+            process.wait(60)
+        left = set(own_runtime_folder.rglob("*.sock")) - before
+        assert len(left) == (1 if sent == signal.SIGKILL else 0)
+        assert run("query", "undo a commit", "--index", index, "-k", 1).returncode == 0
+        with serving(index):  # and its socket is taken over
+            assert ask(index, {"q": "gulls"}) is not None
+
+    def test_that_hangs_is_not_waited_for_when_it_ends(self, index):
+        with serving(index) as process:
+            process.send_signal(signal.SIGSTOP)
+            asking = threading.Thread(target=ask, args=(index, {"q": "gulls"}))
+            asking.start()
+            process.kill()
+            asking.join(60)
+            assert not asking.is_alive()
+
+
+class TestItDoesNotStart:
+    def test_without_an_index(self, tmp_path):
+        done = run("serve", "--index", tmp_path / "none", "--port", 0)
+        assert done.returncode == 2
+        assert done.stderr.startswith("semsearch: error: there is no index in")
+
+    def test_with_one_that_cannot_be_read(self, tmp_path):
+        (tmp_path / "index").mkdir()
+        (tmp_path / "index" / "store.db").write_bytes(b"not a database" * 100)
+        done = run("serve", "--index", tmp_path / "index", "--port", 0)
+        assert done.returncode == 2
+        assert "is not a readable database" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_where_the_port_is_taken(self, index, monkeypatch):
+        allow_loopback(monkeypatch)
+        with socket.create_server((LOOPBACK, 0)) as taken:
+            port = taken.getsockname()[1]
+            done = run("serve", "--index", index, "--port", port)
+        assert done.returncode == 2
+        assert f"port {port} of 127.0.0.1 is taken" in done.stderr
+
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+    def test_on_a_network_without_a_token(self, index, host):
+        done = run("serve", "--index", index, "--host", host, "--port", 0)
+        assert done.returncode == 2
+        assert "--token" in done.stderr
