@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
+os.environ |= {"LANGSMITH_TRACING": "false", "HAYSTACK_TELEMETRY_ENABLED": "false"}
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 EXAMPLES = {
     framework: [
@@ -17,9 +19,8 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("framework", EXAMPLES)
-def test_the_example_runs(framework: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_runs(framework: str) -> None:
     pytest.importorskip({"langchain": "langchain_core"}.get(framework, framework))
-    monkeypatch.setenv("LANGSMITH_TRACING", "false")
     (code,) = EXAMPLES[framework]
     assert "assert " in code
     exec(compile(code, f"README.md ({framework})", "exec"), {"__name__": "example"})

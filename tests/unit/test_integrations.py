@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-FRAMEWORKS = {"langchain": "langchain_core"}
+FRAMEWORKS = {"langchain": "langchain_core", "haystack": "haystack"}
 
 
 def run(code: str) -> str:
