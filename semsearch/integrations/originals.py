@@ -14,9 +14,10 @@ from typing import Any
 from semsearch.errors import InvalidInput
 from semsearch.types import Document, Hit, storable
 
-__all__ = ["KEY", "Original", "is_whole", "keep", "passage_metadata", "restore"]
+__all__ = ["KEY", "PARENT", "Original", "is_whole", "keep", "passage_metadata", "restore"]
 
 KEY = "_original"
+PARENT = f"{KEY}.parent"  # as filters name it
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,22 @@ class Original:
     extra: dict[str, Any]
 
 
-def keep(document_id: str, text: str, metadata: Mapping[str, Any], extra: Mapping[str, Any] | None = None) -> Document:
+def keep(
+    document_id: str,
+    text: str,
+    metadata: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
+    *,
+    parent: str = "",
+) -> Document:
     """A document to be written to an index.
+
+    Args:
+        document_id: unique in the index.
+        text: by which it is found.
+        metadata: JSON-serialisable.
+        extra: what else is kept; `text`, `id` or `metadata` in it are what comes back in place of those above.
+        parent: id of what it was cut from, which filters know as `PARENT`.
 
     Raises:
         InvalidInput: it has no text, or metadata that would not come back from JSON as they were.
@@ -49,17 +64,18 @@ def keep(document_id: str, text: str, metadata: Mapping[str, Any], extra: Mappin
             f"the metadata of document {document_id!r} would change in JSON, which knows lists, but no tuples, and "
             f"names that are strings: {dict(metadata)!r}"
         )
-    original = dict(extra or {})
+    original: dict[str, Any] = {}
     if storable(text) != text or storable(document_id) != document_id:
         original |= {"text": text, "id": document_id}
     if storable(json.dumps(dict(metadata), ensure_ascii=False)) != json.dumps(dict(metadata), ensure_ascii=False):
         original["metadata"] = dict(metadata)
+    original |= extra or {}
     title = metadata.get("title")
     return Document(
         id=document_id,
         text=text,
         title=title if isinstance(title, str) else "",
-        metadata={**metadata, KEY: json.dumps(original)},
+        metadata={**metadata, KEY: {"json": json.dumps(original), "parent": parent}},
     )
 
 
@@ -70,7 +86,7 @@ def is_whole(document: Document) -> bool:
 
 def restore(document: Document) -> Original:
     """The document as it was written; of one that came from elsewhere what there is."""
-    extra = json.loads(document.metadata.get(KEY, "{}"))
+    extra = json.loads(document.metadata[KEY]["json"]) if is_whole(document) else {}
     metadata = {name: value for name, value in document.metadata.items() if name != KEY}
     if not is_whole(document):
         about = {"source": document.source, "title": document.title}

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-FRAMEWORKS = {"langchain": "langchain_core", "haystack": "haystack"}
+FRAMEWORKS = {"langchain": "langchain_core", "haystack": "haystack", "llamaindex": "llama_index"}
 
 
 def run(code: str) -> str:
