@@ -1,7 +1,7 @@
 """Documents of a framework as semsearch keeps them, and back as they were.
 
-Metadata are kept as they are, so that filters see them. Under one more key lies, as JSON text, what else belongs to the
-document; it also tells documents that a framework wrote, which are given back whole, from those of files.
+Metadata are kept as they are, so that filters see them. Under one more name lies, as JSON text, what else belongs to
+the document; it also tells documents that a framework wrote, which are given back whole, from those of files.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from semsearch.types import Document, Hit, storable
 
 __all__ = ["KEY", "PARENT", "Original", "is_whole", "keep", "passage_metadata", "restore"]
 
-KEY = "_original"
-PARENT = f"{KEY}.parent"  # as filters name it
+KEY = "__original"  # neither filters nor answers look at names that begin so
+PARENT = "_parent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def keep(
     metadata: Mapping[str, Any],
     extra: Mapping[str, Any] | None = None,
     *,
-    parent: str = "",
+    parent: str | None = None,
 ) -> Document:
     """A document to be written to an index.
 
@@ -45,15 +45,15 @@ def keep(
         text: by which it is found.
         metadata: JSON-serialisable.
         extra: what else is kept; `text`, `id` or `metadata` in it are what comes back in place of those above.
-        parent: id of what it was cut from, which filters know as `PARENT`.
+        parent: id of what it was cut from, by which filters find it as `PARENT`.
 
     Raises:
         InvalidInput: it has no text, or metadata that would not come back from JSON as they were.
     """
     if not isinstance(text, str) or not text.strip():
         raise InvalidInput(f"the document {document_id!r} has no text; semsearch finds documents by their text")
-    if KEY in metadata:
-        raise InvalidInput(f"the document {document_id!r} has metadata {KEY!r}, a name that semsearch uses itself")
+    for name in {KEY, PARENT} & metadata.keys():
+        raise InvalidInput(f"the document {document_id!r} has metadata {name!r}, a name that semsearch uses itself")
     try:
         written = json.dumps(dict(metadata), allow_nan=False)
         is_same = json.loads(written) == metadata
@@ -75,7 +75,7 @@ def keep(
         id=document_id,
         text=text,
         title=title if isinstance(title, str) else "",
-        metadata={**metadata, KEY: {"json": json.dumps(original), "parent": parent}},
+        metadata={**metadata, KEY: json.dumps(original), **({} if parent is None else {PARENT: parent})},
     )
 
 
@@ -86,8 +86,8 @@ def is_whole(document: Document) -> bool:
 
 def restore(document: Document) -> Original:
     """The document as it was written; of one that came from elsewhere what there is."""
-    extra = json.loads(document.metadata[KEY]["json"]) if is_whole(document) else {}
-    metadata = {name: value for name, value in document.metadata.items() if name != KEY}
+    extra = json.loads(document.metadata[KEY]) if is_whole(document) else {}
+    metadata = {name: value for name, value in document.metadata.items() if name not in (KEY, PARENT)}
     if not is_whole(document):
         about = {"source": document.source, "title": document.title}
         metadata = {**{name: value for name, value in about.items() if value}, **metadata}

@@ -138,7 +138,7 @@ def test_text_that_utf8_cannot_hold_comes_back_as_it_was(store: SemsearchVectorS
 
 
 @pytest.mark.parametrize(
-    "metadata", [{"when": object()}, {"pair": (1, 2)}, {1: "one"}, {"nan": float("nan")}, {"_original": "x"}]
+    "metadata", [{"when": object()}, {"pair": (1, 2)}, {1: "one"}, {"nan": float("nan")}, {"__original": "x"}]
 )
 def test_metadata_that_would_change_are_refused(store: SemsearchVectorStore, metadata: dict[Any, Any]) -> None:
     with pytest.raises(InvalidInput, match="metadata"):
