@@ -11,6 +11,7 @@ import numpy as np
 
 from semsearch.encoders import DEFAULT_MODEL
 from semsearch.errors import InvalidInput, MissingExtra
+from semsearch.integrations.kept import check_options
 from semsearch.integrations.rerankers import any_reranker
 from semsearch.types import Reranker
 
@@ -56,6 +57,7 @@ class SemsearchRetriever:
         self.top_k = top_k
         self.filter_policy = FilterPolicy.from_str(filter_policy) if isinstance(filter_policy, str) else filter_policy
         self.search_options = search_options or {}
+        check_options(self.search_options)
 
     def to_dict(self) -> dict[str, Any]:
         """As Haystack serialises it."""

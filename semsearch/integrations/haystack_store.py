@@ -7,6 +7,7 @@ import base64
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from semsearch.errors import InvalidInput
 from semsearch.integrations.foreign import GivenVectors
 from semsearch.integrations.given import write_given
 from semsearch.integrations.haystack_filters import check, translated
-from semsearch.integrations.kept import WAIT_S, KeptIndex
+from semsearch.integrations.kept import WAIT_S, KeptIndex, name_or_path
 from semsearch.integrations.originals import is_whole, keep, passage_metadata, restore
 from semsearch.types import Document as OwnDocument
 from semsearch.types import Hit
@@ -39,7 +40,7 @@ class SemsearchDocumentStore:
 
     def __init__(
         self,
-        index: str = "default",
+        index: str | Path = "default",
         *,
         model: str | None = None,
         device: str = "auto",
@@ -62,7 +63,7 @@ class SemsearchDocumentStore:
         if embedding_dim is not None and model is not None:
             raise InvalidInput(f"model = {model!r} encodes, embedding_dim = {embedding_dim} does without; give one")
         self._parameters = {
-            "index": str(index),
+            "index": name_or_path(index),
             "model": model,
             "device": device,
             "reranker": reranker,

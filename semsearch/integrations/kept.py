@@ -11,16 +11,30 @@ from typing import Any
 import numpy as np
 
 from semsearch.encoders import DEFAULT_MODEL, load_embedder
-from semsearch.errors import IndexNotFound
+from semsearch.errors import IndexNotFound, InvalidInput
 from semsearch.indexing import build_index, load_built_embedder, remove_documents
+from semsearch.search_options import SearchOptions
 from semsearch.searching import Searcher
 from semsearch.store.files import index_path
 from semsearch.store.info import inspect_index
 from semsearch.types import Document, Embedder, FloatArray, Hit, Reranker
 
-__all__ = ["WAIT_S", "KeptIndex"]
+__all__ = ["WAIT_S", "KeptIndex", "check_options", "name_or_path"]
 
 WAIT_S = 60.0  # that another writer is waited for
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise InvalidInput where one is not an option of `Searcher.search`, or has an argument of its own here."""
+    known = [name for name in SearchOptions.__annotations__ if name not in ("k", "where")]
+    unknown = next((name for name in options if name not in known), None)
+    if unknown is not None:
+        raise InvalidInput(f"{unknown!r} is no option of a search here; those are {', '.join(known)}")
+
+
+def name_or_path(index: str | Path) -> str:
+    """An index as text that means the same: a path is told from a name by its separator."""
+    return index if isinstance(index, str) else str(index_path(index))
 
 
 class KeptIndex:
@@ -129,6 +143,7 @@ class KeptIndex:
         A hybrid search leaves out what neither meaning nor words speak for. Whoever asks a store for k documents counts
         on k, so the nearest of those follow, with the score 0 that fusion gives them.
         """
+        check_options(options)
         searcher = self.searcher()
         if searcher is None:
             return []

@@ -12,7 +12,7 @@ import numpy as np
 from semsearch.encoders import DEFAULT_MODEL, load_embedder
 from semsearch.errors import InvalidInput, MissingExtra
 from semsearch.integrations.foreign import ForeignEmbedder
-from semsearch.integrations.kept import WAIT_S, KeptIndex
+from semsearch.integrations.kept import WAIT_S, KeptIndex, check_options
 from semsearch.integrations.mongo_filters import translated
 from semsearch.integrations.originals import is_whole, keep, passage_metadata, restore
 from semsearch.integrations.rerankers import any_reranker
@@ -58,8 +58,8 @@ class SemsearchRetriever(BaseRetriever):
 
     Attributes:
         index: a name, the path of a folder, or a `Searcher`.
-        k: number of passages; also an argument of `invoke`.
-        where: which documents are looked at, as for `Searcher.search`; also an argument of `invoke`.
+        k: number of passages; an argument of `invoke` takes its place.
+        where: which documents are looked at, as for `Searcher.search`; an argument of `invoke` takes its place.
         search_options: other options of `Searcher.search`: `mode`, `rerank`, `mmr`, `min_probability`, ...
         reranker: the name or folder of a cross-encoder.
         device: where models run.
@@ -78,6 +78,7 @@ class SemsearchRetriever(BaseRetriever):
     def model_post_init(self, context: Any, /) -> None:
         """Open the index, so that a wrong name is told at once."""
         super().model_post_init(context)
+        check_options(self.search_options)
         if isinstance(self.index, Searcher):
             self._searcher = self.index
         else:
@@ -109,8 +110,8 @@ class SemsearchVectorStore(VectorStore):
     """An index on disk as a vector store: hybrid search, reranked where that is possible, over whole documents.
 
     Searches take `filter`: metadata by name as in `{"lang": "en", "year": {"$gte": 2020}}`, with `$and`, `$or` and
-    `$not`; or a filter of semsearch as a string. They also take the options of `Searcher.search` by name, such as
-    `mode="dense"` or `rerank=False`.
+    `$not`; or a filter of semsearch as a string. They also take the other options of `Searcher.search` by name, such
+    as `mode="dense"` or `rerank=False`.
     """
 
     def __init__(
@@ -130,13 +131,14 @@ class SemsearchVectorStore(VectorStore):
             index: its name, or the path of its folder.
             device: where models run.
             reranker: a cross-encoder, or the name or folder of one.
-            search_options: of `Searcher.search`, for all searches that do not say otherwise.
+            search_options: of `Searcher.search` but `k` and `where`, for all searches that do not say otherwise.
             wait_s: seconds to wait for another writer.
         """
         embedder = _embedder_of(embedding) if embedding is not None else None
         self._embedding = embedding
         self._kept = KeptIndex(index, embedder=embedder, device=device, reranker=reranker, wait_s=wait_s)
         self._options = dict(search_options or {})
+        check_options(self._options)
 
     @classmethod
     def from_texts(

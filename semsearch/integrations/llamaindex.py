@@ -11,6 +11,7 @@ import numpy as np
 
 from semsearch.encoders import DEFAULT_MODEL, load_embedder
 from semsearch.errors import InvalidInput, MissingExtra
+from semsearch.integrations.kept import check_options
 from semsearch.integrations.rerankers import any_reranker
 from semsearch.searching import Searcher
 from semsearch.types import Embedder, Reranker
@@ -68,6 +69,7 @@ class SemsearchRetriever(BaseRetriever):
         self.similarity_top_k = similarity_top_k
         self.where = where
         self.search_options = dict(search_options or {})
+        check_options(self.search_options)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         options = {**self.search_options, "k": self.similarity_top_k, "where": self.where}

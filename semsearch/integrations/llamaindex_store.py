@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 from semsearch.errors import IndexNotFound, InvalidInput
 from semsearch.integrations.foreign import GivenVectors
 from semsearch.integrations.given import write_given
-from semsearch.integrations.kept import WAIT_S, KeptIndex
+from semsearch.integrations.kept import WAIT_S, KeptIndex, name_or_path
 from semsearch.integrations.llamaindex_filters import wanted
 from semsearch.integrations.originals import PARENT, is_whole, keep, passage_metadata, restore
 from semsearch.store.info import inspect_index
@@ -62,9 +63,9 @@ class SemsearchVectorStore(BasePydanticVectorStore):
     _kept: KeptIndex | None = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.RLock)
 
-    def __init__(self, index: str = "default", **fields: Any) -> None:
+    def __init__(self, index: str | Path = "default", **fields: Any) -> None:
         """As the attributes; the index is made by the first node."""
-        super().__init__(**{"index": str(index), **fields})
+        super().__init__(**{"index": name_or_path(index), **fields})
 
     @classmethod
     def class_name(cls) -> str:

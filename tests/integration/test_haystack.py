@@ -291,6 +291,16 @@ def test_embeddings_that_documents_bring_are_searched(own_folder: Path) -> None:
     assert store.search("", query_embedding=[0, 1.0, 0])[0].score == pytest.approx(1.0)
 
 
+def test_what_cannot_be_followed_is_refused(filterable: SemsearchDocumentStore, own_folder: Path) -> None:
+    with pytest.raises(InvalidInput, match="scale_score"):
+        SemsearchRetriever(filterable, search_options={"scale_score": True})
+    with pytest.raises(InvalidInput, match="where"):
+        filterable.search("refunds", where="lang = 'en'")
+    with pytest.raises(InvalidInput, match="top_k"):
+        SemsearchRetriever(filterable, top_k=0)
+    assert SemsearchDocumentStore(Path("faq")).to_dict()["init_parameters"]["index"] == str(own_folder / "faq")
+
+
 def test_a_query_embedding_is_refused_where_the_store_encodes(filterable: SemsearchDocumentStore) -> None:
     with pytest.raises(InvalidInput, match="embedding_dim"):
         filterable.search("refunds", query_embedding=[0.0] * 384)

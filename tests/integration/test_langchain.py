@@ -214,6 +214,21 @@ def test_filters_that_cannot_be_followed_are_refused(filterable: SemsearchVector
         filterable.similarity_search("refunds", filter=given)
 
 
+@pytest.mark.parametrize("options", [{"where": "lang = 'en'"}, {"score_threshold": 0.5}, {"vector": [1.0]}])
+def test_options_that_nobody_would_follow_are_refused(
+    filterable: SemsearchVectorStore, options: dict[str, Any]
+) -> None:
+    (name,) = options
+    with pytest.raises(InvalidInput, match=name):
+        filterable.similarity_search("refunds", **options)
+    with pytest.raises(InvalidInput, match=name):
+        SemsearchVectorStore(search_options=options)
+    with pytest.raises(ValueError, match=name):
+        SemsearchRetriever(index=filterable._kept.path, search_options=options)
+    with pytest.raises(InvalidInput, match="mode"):
+        filterable.similarity_search_by_vector([0.0], mode="dense")
+
+
 def test_scores_fall_and_relevance_lies_between_0_and_1(filterable: SemsearchVectorStore) -> None:
     scored = filterable.similarity_search_with_score("when are refunds paid?", k=4)
     assert [score for _, score in scored] == sorted((score for _, score in scored), reverse=True)
@@ -278,7 +293,9 @@ def test_vectors_are_those_of_the_embeddings_given(own_folder: Path) -> None:
 
 def test_own_embeddings_are_not_wrapped(own_folder: Path) -> None:
     embeddings = SemsearchEmbeddings()
-    SemsearchVectorStore.from_texts(TEXTS, embeddings, index=own_folder / "index")
+    documents = [Document(page_content=text, id=text[:3] if text < "B" else None) for text in TEXTS]
+    made = SemsearchVectorStore.from_documents(documents, embeddings, index=own_folder / "index")
+    assert made.embeddings is embeddings and made.get_by_ids(["Ask"])[0].page_content == TEXTS[3]
     with Searcher.open(own_folder / "index") as searcher:
         assert searcher.embedder.fingerprint == load_embedder().fingerprint.removesuffix("-int8")
     store = SemsearchVectorStore(index=own_folder / "index")
