@@ -53,7 +53,8 @@ def _check(filters: Any) -> None:
 def translated(filters: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """What `Searcher.search` takes as `where`; None for no filter.
 
-    Unlike with Haystack's own matcher, a number is also found in a text, and a list by each of its members.
+    Unlike with Haystack's own matcher, a number is also found in a text, a list by each of its members, and a time
+    without a zone is one in UTC.
 
     Raises:
         UnusableFilter: it is malformed, or cannot be said; the text names the operator.

@@ -27,7 +27,7 @@ from llama_index.core.vector_stores.types import (
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
-from semsearch.errors import IndexNotFound, InvalidInput
+from semsearch.errors import IndexIncompatible, IndexNotFound, InvalidInput
 from semsearch.integrations.foreign import GivenVectors
 from semsearch.integrations.given import write_given
 from semsearch.integrations.kept import WAIT_S, KeptIndex, name_or_path
@@ -149,10 +149,17 @@ class SemsearchVectorStore(BasePydanticVectorStore):
         with self._lock:
             if self._kept is None:
                 try:
-                    dim = inspect_index(self.index).dim
+                    about = inspect_index(self.index)
                 except IndexNotFound:
                     if not dim:
                         return None
+                else:
+                    if about.model != self.embed_model_name:
+                        raise IndexIncompatible(
+                            f"{about.path} holds vectors of {about.model}, not of {self.embed_model_name}; take another "
+                            "index for these, or search that one with SemsearchRetriever"
+                        )
+                    dim = about.dim
                 given = GivenVectors(dim, self.embed_model_name)
                 # approximate search has to be tuned with queries, which we cannot encode
                 self._kept = KeptIndex(self.index, embedder=given, wait_s=self.wait_s, kind="flat")

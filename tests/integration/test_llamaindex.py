@@ -308,7 +308,7 @@ def test_nodes_that_cannot_be_kept_are_refused(store: SemsearchVectorStore, own_
         SemsearchVectorStore(str(own_folder / "index"), embed_model_name="other-model").add([node("x", [1.0, 0.0])])
     assert [n.get_content() for n in store.get_nodes()] == ["one"]
     build_index([OwnDocument("d", "own")], index=own_folder / "own", precision="full")
-    with pytest.raises(IndexIncompatible):
+    with pytest.raises(IndexIncompatible, match="SemsearchRetriever"):
         SemsearchVectorStore(str(own_folder / "own")).query(VectorStoreQuery([0.1] * 384))
 
 
