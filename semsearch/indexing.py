@@ -34,9 +34,9 @@ from semsearch.store.metadata import FileState
 from semsearch.store.nearest import KINDS
 from semsearch.store.repairing import Repairs
 from semsearch.store.writing import StoreWriter
-from semsearch.types import Document, Embedder, storable
+from semsearch.types import Document, Embedder
 
-__all__ = ["build_index", "load_built_embedder", "remove", "remove_documents"]
+__all__ = ["build_index", "load_built_embedder", "remove"]
 
 
 def build_index(
@@ -159,43 +159,6 @@ def remove(
 
 def _has_document(store: StoreWriter, key: str) -> bool:
     return bool(store.rows("SELECT 1 FROM documents WHERE key = ? AND visible = 1", [key]))
-
-
-def remove_documents(ids: Sequence[str] | None, *, index: str | Path = "default", wait_s: float = 0.0) -> int:
-    """Take documents that were given as such, not read from files, out of an index; ids it does not hold do nothing.
-
-    Args:
-        ids: of the documents; None for all that came from no file.
-        index: the name of the index, or the path of its folder.
-        wait_s: seconds to wait for another process that is writing to the index.
-
-    Returns:
-        How many there were.
-
-    Raises:
-        InvalidInput: a document came from a file, which the next run would bring back.
-        IndexNotFound: there is no such index.
-        IndexLocked: another process is writing to it.
-    """
-    path = index_path(index)
-    if not (path / DATABASE).is_file():
-        raise IndexNotFound(f"there is no index in {path}, so there is nothing to remove")
-    with StoreWriter.open(path, wait_s=wait_s) as store:
-        if ids is None:
-            found = store.rows("SELECT key, path FROM documents WHERE visible = 1 AND path IS NULL")
-        else:
-            sql = "SELECT key, path FROM documents WHERE visible = 1 AND key IN (SELECT value FROM json_each(?))"
-            found = store.rows(sql, [json.dumps([storable(i) for i in ids])])
-        from_file = next((row for row in found if row[1] is not None), None)
-        if from_file is not None:
-            raise InvalidInput(
-                f"the document {from_file[0]!r} came from the file {from_file[1]}; take that out with: "
-                f"semsearch remove {from_file[1]} --index {path}"
-            )
-        if not found:
-            return 0
-        store.begin([], keep=(), settings=store.meta.get("pending_settings") or {})
-        return store.publish(drop_keys=[row[0] for row in found])
 
 
 class _Run:

@@ -12,12 +12,12 @@ import numpy as np
 
 from semsearch.encoders import DEFAULT_MODEL, load_embedder
 from semsearch.errors import IndexNotFound, InvalidInput
-from semsearch.indexing import build_index, load_built_embedder, remove_documents
+from semsearch.indexing import build_index, load_built_embedder, remove
 from semsearch.search_options import SearchOptions
 from semsearch.searching import Searcher
 from semsearch.store.files import index_path
-from semsearch.store.info import inspect_index
-from semsearch.types import Document, Embedder, FloatArray, Hit, Reranker
+from semsearch.store.info import inspect_index, list_documents
+from semsearch.types import Document, Embedder, FloatArray, Hit, Reranker, storable
 
 __all__ = ["WAIT_S", "KeptIndex", "check_options", "name_or_path"]
 
@@ -86,12 +86,15 @@ class KeptIndex:
             build_index(documents, index=self.path, embedder=encoder, wait_s=self._wait_s, kind=self._kind)
 
     def remove(self, ids: Sequence[str] | None) -> int:
-        """Remove documents by id, all that came from no file for None; gives how many there were."""
+        """Remove documents by id, or for None all that came from no file; gives how many there were."""
         with self._write_lock:
             try:
-                return remove_documents(ids, index=self.path, wait_s=self._wait_s)
+                if ids is None:
+                    ids = [key for key, source in list_documents(self.path) if not source]
+                gone = remove([], ids=[storable(i) for i in ids], index=self.path, wait_s=self._wait_s)
             except IndexNotFound:
                 return 0
+            return gone.documents
 
     def embedder(self) -> Embedder:
         """The encoder of the index, or of the one that will be; loaded once.

@@ -156,8 +156,8 @@ class SemsearchVectorStore(BasePydanticVectorStore):
                 else:
                     if about.model != self.embed_model_name:
                         raise IndexIncompatible(
-                            f"{about.path} holds vectors of {about.model}, not of {self.embed_model_name}; take another "
-                            "index for these, or search that one with SemsearchRetriever"
+                            f"{about.path} holds vectors of {about.model}, not of {self.embed_model_name}; take "
+                            "another index for these, or search that one with SemsearchRetriever"
                         )
                     dim = about.dim
                 given = GivenVectors(dim, self.embed_model_name)

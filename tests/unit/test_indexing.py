@@ -15,7 +15,6 @@ import pytest
 
 from semsearch import Document, Heading, IndexReport, Searcher, build_index, remove
 from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexLocked, IndexNotFound, InvalidInput, ModelError
-from semsearch.indexing import remove_documents
 from semsearch.reports import Progress
 from semsearch.roots import RACY_NS
 from semsearch.staging import WINDOWS_AHEAD
@@ -452,21 +451,6 @@ def test_vectors_of_removed_documents_do_not_crowd_out_hits(toy: ToyEmbedder) ->
     with Searcher.open(embedder=toy) as searcher:
         assert len(searcher.search("common", k=34, mode="dense")) == 34
         assert len(searcher.search("common", k=34, mode="lexical")) == 34
-
-
-def test_documents_are_removed_by_id_and_ids_are_never_paths(docs: Path, toy: ToyEmbedder) -> None:
-    index(docs, toy)
-    n_files = inspect_index().documents
-    index([Document(name, f"A text {name}.") for name in ("a", "b", str(docs))], toy)
-    assert remove_documents(["a", "nowhere", "docs"]) == 1
-    assert remove_documents([str(docs)]) == 1
-    assert inspect_index().documents == n_files + 1
-    with pytest.raises(InvalidInput, match="semsearch remove"):
-        remove_documents(["b", str(docs / "engine.md")])
-    assert remove_documents(None) == 1 and remove_documents(None) == 0
-    assert inspect_index().documents == n_files
-    with pytest.raises(IndexNotFound):
-        remove_documents(["x"], index="other")
 
 
 def test_remove(docs: Path, toy: ToyEmbedder) -> None:

@@ -19,9 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from semsearch import Document, Hit, Searcher, build_index
+from semsearch import Document, Hit, Searcher, build_index, remove
 from semsearch.errors import IndexNotFound, InvalidInput, PassageNotFound
-from semsearch.indexing import remove_documents
 from semsearch.opening import OpenIndex
 from semsearch.ranking.fusion import DENSE_WEIGHT, fuse, ranked
 from semsearch.search_options import MODES, SearchOptions
@@ -510,7 +509,7 @@ def test_documents_are_given_as_they_were_written(searcher: Searcher) -> None:
 def test_known_vectors_are_those_of_passages_also_of_deleted_ones(searcher: Searcher, toy: ToyEmbedder) -> None:
     first = all_chunks(searcher)[0]
     passage = first.chunk.text
-    assert remove_documents([first.document.id]) == 1
+    assert remove([], ids=[first.document.id]).documents == 1
     known = searcher.known_vectors([passage, "never seen"])
     assert list(known) == [passage]
     assert np.allclose(known[passage], toy.embed_documents([passage])[0], atol=1e-6)
