@@ -94,7 +94,7 @@ def hit_json(hit: Hit) -> dict[str, Any]:
             "fused": scores.fused,
             "rerank": scores.rerank,
         },
-        "metadata": document.metadata,
+        "metadata": {name: value for name, value in document.metadata.items() if not name.startswith("__")},
         "duplicates": [
             {
                 "path": other.source or other.document_id,

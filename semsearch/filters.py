@@ -26,6 +26,7 @@ What they mean, here and nowhere else:
 - `path` is a document's source, or its id where it came from no file; `title` its title; `type` the suffix of its file
   without the dot; `lang` its metadata's `lang` or `language`, where "en" also finds "en-GB"; `modified` when its file
   was last changed. `type` and `lang` know no upper case. All else is metadata; `metadata.type` is what that calls so.
+  What metadata hold under a name that begins with two underscores is kept, but neither found nor shown.
 """
 
 from __future__ import annotations

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from semsearch.errors import IndexCorrupt
 from semsearch.ranking.plan import RankingPlan
+from semsearch.store.checksums import hash_key, text_hash
 from semsearch.store.derived import LEXICAL, first_damage
 from semsearch.store.files import command
 from semsearch.store.lexical import LexicalIndex
@@ -18,7 +21,7 @@ from semsearch.store.metadata import Store
 from semsearch.store.nearest import open_nearest
 from semsearch.store.selection import Selector
 from semsearch.store.vectors import ShardReader
-from semsearch.types import VectorIndex
+from semsearch.types import FloatArray, VectorIndex, storable
 
 __all__ = ["IndexState", "OpenIndex"]
 
@@ -69,6 +72,21 @@ class OpenIndex:
         """How its searches rank: as it was tuned, or by default."""
         with self._store.snapshot() as meta:
             return RankingPlan.from_dict(meta.get("plan"))
+
+    def known_vectors(self, passages: Iterable[str]) -> dict[str, FloatArray]:
+        """Vectors (dim,) of the index's model that it has for passages, by text; also of those that were deleted.
+
+        A document that is written with one of these passages shares its vector.
+        """
+        with self._store.snapshot() as meta:
+            fingerprint, dim = meta["model"]["fingerprint"], meta["model"]["dim"]
+            hashes = {text_hash(storable(text), hash_key(fingerprint)): text for text in passages}
+            ids = self._store.vector_ids(hashes)
+            if not ids:
+                return {}
+            shards = ShardReader(self.path / "vectors", self._store.shard_names(fingerprint), dim)
+            rows = shards.get(np.array(list(ids.values()), dtype=np.int64))
+        return {hashes[known]: row for known, row in zip(ids, rows, strict=True)}
 
     @contextlib.contextmanager
     def state(self) -> Iterator[IndexState]:

@@ -149,6 +149,7 @@ class Searcher:
         fold: bool = True,
         mmr: float | None = None,
         where: str | Mapping[str, Any] | None = None,
+        vector: FloatArray | None = None,
     ) -> list[Hit]:
         """Find the k passages that answer a query best.
 
@@ -170,6 +171,7 @@ class Searcher:
                 the more they resemble better-placed ones. None is 1 without the work.
             where: which documents are looked at, such as `lang = "en" and year >= 2020`, or the same as a mapping;
                 `semsearch.filters` says what can be written and what it means. None for all.
+            vector: of the query, (dim,), where it is known already; its length does not matter.
 
         Returns:
             At most k hits, best first; the same query on the same index and machine gives the same hits.
@@ -190,7 +192,7 @@ class Searcher:
         text = storable(text)
         if not text.strip():
             return []
-        vector = None if mode == "lexical" else self._encode(text)
+        vector = None if mode == "lexical" else self._encode(text) if vector is None else self._unit(vector)
         plan = self._plan(mode)
         weight = self._weight(text, plan) if mode == "hybrid" else 0.0
         reranker = self._reranker_for(mode, rerank, plan)
@@ -231,12 +233,7 @@ class Searcher:
         """
         asked = parse(where) if where is not None else None
         check_counts(k=k, per_document=per_document)
-        dim = self._index.model()["dim"]
-        given = np.asarray(vector, dtype=np.float32)
-        length = float(np.linalg.norm(given))
-        if given.shape != (dim,) or not 0.0 < length < np.inf:
-            raise InvalidInput(f"a vector of shape {given.shape} and length {length}: give {dim} numbers, not all 0")
-        query = Query("", "dense", given / np.float32(length), 1.0)
+        query = Query("", "dense", self._unit(vector), 1.0)
         found = self._gather(query, k, per_document=per_document, fold=fold, asked=asked)
         return replace(found, candidates=found.candidates.take_first(k)).hits(None)
 
@@ -290,6 +287,43 @@ class Searcher:
             raise self._no_passage(chunk_id)
         chunk, document = found[chunk_id]
         return widen(chunk, document, context) if context else chunk, document
+
+    def documents(
+        self, ids: Sequence[str] | None = None, *, where: str | Mapping[str, Any] | None = None
+    ) -> list[Document]:
+        """Documents of the index as they were written, oldest first, or in the order of `ids`.
+
+        Args:
+            ids: which; None for all. Those that the index does not hold are passed over.
+            where: which of them, as for `search`.
+
+        Raises:
+            InvalidInput: `where` cannot be read or has a field that no document has.
+            IndexCorrupt: files of the index cannot be read.
+        """
+        asked = parse(where) if where is not None else None
+        wanted = None if ids is None else [storable(i) for i in ids]
+        with self._index.state() as state:
+            rows = state.store.document_rows(wanted)
+            if asked is not None:
+                allowed = set(state.selector.select(asked).documents.tolist())
+                rows = {key: row for key, row in rows.items() if row in allowed}
+            found = state.store.documents(rows.values())
+        return [found[rows[key]] for key in (rows if wanted is None else wanted) if key in rows]
+
+    def known_vectors(self, passages: Sequence[str]) -> dict[str, FloatArray]:
+        """Vectors (dim,) that the index has for passages, by text; also of those that were deleted of late.
+
+        Raises:
+            IndexCorrupt: files of the index cannot be read.
+        """
+        return self._index.known_vectors(passages)
+
+    @property
+    def n_documents(self) -> int:
+        """How many documents the index holds."""
+        with self._index.state() as state:
+            return state.n_documents
 
     def facets(self, key: str, where: str | Mapping[str, Any] | None = None) -> list[FacetCount]:
         """How many documents and passages have each value of a field, among those that a filter lets through.
@@ -367,6 +401,15 @@ class Searcher:
         shift = chunk.start - hit.chunk.start
         matches = own.matches(text, chunk.text)
         return [replace(m, passage=(m.passage[0] + shift, m.passage[1] + shift)) for m in matches]
+
+    def _unit(self, vector: FloatArray) -> FloatArray:
+        """A vector that was given, as the index's are."""
+        dim = self._index.model()["dim"]
+        given = np.asarray(vector, dtype=np.float32)
+        length = float(np.linalg.norm(given))
+        if given.shape != (dim,) or not 0.0 < length < np.inf:
+            raise InvalidInput(f"a vector of shape {given.shape} and length {length}: give {dim} numbers, not all 0")
+        return np.asarray(given / np.float32(length))
 
     def _gather(
         self,

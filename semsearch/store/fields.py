@@ -101,7 +101,7 @@ def _entries(key: str, title: str, source: str, metadata: Mapping[str, Any]) -> 
     while waiting:  # not by recursion: nobody bounds how deep metadata given from Python is
         name, value = waiting.pop()
         if isinstance(value, Mapping):
-            waiting.extend((f"{name}.{inner}", part) for inner, part in value.items())
+            waiting.extend((f"{name}.{inner}", part) for inner, part in value.items() if not inner.startswith("__"))
         elif isinstance(value, list | tuple):
             waiting.extend((name, part) for part in value)
         else:

@@ -299,6 +299,8 @@ class LexicalWriter:
                 self._writer.rollback()
         with contextlib.suppress(ValueError):
             self._writer.wait_merging_threads()
+        if self._is_committed:
+            sync_folder(self._folder)  # of segments that were joined since
 
 
 @contextlib.contextmanager

@@ -248,9 +248,7 @@ class Store:
         """
         expected = dict(zip(chunk_ids, vector_ids, strict=True)) if vector_ids is not None else {}
         chunks = list(self._records("chunks", CHUNK_COLUMNS, chunk_ids))
-        rows = {row[0]: row for row in self._records("documents", DOCUMENT_COLUMNS, {row[1] for row in chunks})}
-        sql = "SELECT id, content FROM documents WHERE visible = 1 AND id IN ({})"
-        documents = {i: self._document(rows[i], content) for i, content in self._in_parts(sql, rows)}
+        documents = self.documents({row[1] for row in chunks})
         found = {}
         for chunk_id, document_id, ordinal, start, end, line_start, line_end, heading, page, text, vector_id in chunks:
             if document_id in documents:
@@ -261,6 +259,32 @@ class Store:
                 found[chunk_id] = (Chunk(chunk_id, document.id, ordinal, text, *place), document)
         self.check_none_missing(expected, found)
         return found
+
+    def documents(self, rows: Iterable[int]) -> dict[int, Document]:
+        """The documents in these rows, by row; those that the index does not show are left out.
+
+        Raises:
+            IndexCorrupt: one is not what was written.
+        """
+        records = {row[0]: row for row in self._records("documents", DOCUMENT_COLUMNS, rows)}
+        sql = "SELECT id, content FROM documents WHERE visible = 1 AND id IN ({})"
+        return {i: self._document(records[i], content) for i, content in self._in_parts(sql, records)}
+
+    def vector_ids(self, hashes: Iterable[bytes]) -> dict[bytes, int]:
+        """Ids of the vectors that are kept, by text hash."""
+        wanted, known = list(hashes), dict[bytes, int]()
+        for first in range(0, len(wanted), MAX_VARIABLES):
+            part = wanted[first : first + MAX_VARIABLES]
+            marks = ",".join("?" * len(part))
+            known.update(self.query(f"SELECT text_hash, id FROM vectors WHERE text_hash IN ({marks})", part))
+        return known
+
+    def document_rows(self, keys: Iterable[str] | None = None) -> dict[str, int]:
+        """Rows of the visible documents with these ids, or of all, by id, oldest first."""
+        sql, parameters = "SELECT key, id FROM documents WHERE visible = 1", []
+        if keys is not None:
+            sql, parameters = f"{sql} AND key IN (SELECT value FROM json_each(?))", [json.dumps(list(keys))]
+        return dict(self.query(f"{sql} ORDER BY id", parameters))
 
     def check_none_missing(self, wanted: Iterable[int], found: Container[int]) -> None:
         """Make sure that all passages, or vectors, are found that an index named in the same state.

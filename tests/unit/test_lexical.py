@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,21 @@ def test_a_writer_goes_on_from_another_index_and_leaves_it_as_it_is(tmp_path: Pa
     assert shared  # segments are written once
     shutil.rmtree(tmp_path / "a")
     assert [i for i, _ in LexicalIndex(tmp_path / "b").search("pears", 9)] == [2]
+
+
+def test_nothing_changes_after_a_writer_was_closed(tmp_path: Path) -> None:
+    """Eight segments are enough for tantivy to join them, in threads of its own."""
+    base, first = None, 0
+    for round_, n in enumerate([1, 1, 1, 4_000, 1, 1, 1, 1, 1]):
+        folder = tmp_path / str(round_)
+        writer = LexicalWriter(folder, base)
+        writer.add(LexicalEntry(i, f"word{i} apples pears {i % 7}", "") for i in range(first, first + n))
+        writer.commit()
+        writer.close()
+        files = {p.name: p.read_bytes() for p in folder.iterdir()}
+        time.sleep(0.1)
+        assert {p.name: p.read_bytes() for p in folder.iterdir()} == files
+        base, first = folder, first + n
+    joined = LexicalIndex(tmp_path / "8")
+    assert len(joined) == first and joined.search("word3", 5)[0][0] == 3
+    assert len([p for p in (tmp_path / "8").iterdir() if p.suffix == ".idx"]) < 8

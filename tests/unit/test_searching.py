@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from semsearch import Document, Hit, Searcher, build_index
+from semsearch import Document, Hit, Searcher, build_index, remove
 from semsearch.errors import IndexNotFound, InvalidInput, PassageNotFound
 from semsearch.opening import OpenIndex
 from semsearch.ranking.fusion import DENSE_WEIGHT, fuse, ranked
@@ -486,9 +486,39 @@ def test_without_folding_hits_are_the_fused_ranking(
     assert [sum(h.scores.parts.values()) for h in hits] == pytest.approx([h.score for h in hits])
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_vector_that_is_known_takes_the_place_of_encoding(searcher: Searcher, toy: ToyEmbedder, mode: str) -> None:
+    vector = 3 * toy.embed_queries(["violin garden"])[0]
+    expected = [(h.chunk.id, h.scores.lexical) for h in searcher.search("violin garden", mode=mode)]
+    found = searcher.search("violin garden", mode=mode, vector=vector)
+    assert [(h.chunk.id, h.scores.lexical) for h in found] == expected
+    if mode == "dense":
+        assert searcher.search("stone", mode=mode, vector=vector)[0].chunk.id == expected[0][0]
+        with pytest.raises(InvalidInput, match="give 64 numbers"):
+            searcher.search("stone", mode=mode, vector=vector[:5])
+
+
+def test_documents_are_given_as_they_were_written(searcher: Searcher) -> None:
+    written = make_documents()
+    assert searcher.documents() == written and searcher.n_documents == len(written)
+    assert searcher.documents(["d7", "no", "d3"]) == [written[7], written[3]]
+    assert searcher.documents(["d7", "d3"], where='title = "Title 3"') == [written[3]]
+    assert searcher.documents([]) == []
+
+
+def test_known_vectors_are_those_of_passages_also_of_deleted_ones(searcher: Searcher, toy: ToyEmbedder) -> None:
+    first = all_chunks(searcher)[0]
+    passage = first.chunk.text
+    assert remove([], ids=[first.document.id]).documents == 1
+    known = searcher.known_vectors([passage, "never seen"])
+    assert list(known) == [passage]
+    assert np.allclose(known[passage], toy.embed_documents([passage])[0], atol=1e-6)
+
+
 def test_options_are_those_of_search() -> None:
     parameters = inspect.signature(Searcher.search).parameters.values()
-    assert set(SearchOptions.__annotations__) == {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    own = {"vector"}  # of one query
+    assert set(SearchOptions.__annotations__) == {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - own
 
 
 @pytest.mark.parametrize(

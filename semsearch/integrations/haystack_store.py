@@ -1,0 +1,335 @@
+"""The document store for Haystack; `semsearch.integrations.haystack` gives it out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from haystack import Document, default_from_dict, default_to_dict
+from haystack.document_stores.errors import DuplicateDocumentError
+from haystack.document_stores.types import DuplicatePolicy
+from haystack.utils.filters import document_matches_filter
+
+from semsearch.errors import InvalidInput
+from semsearch.integrations.foreign import GivenVectors
+from semsearch.integrations.given import write_given
+from semsearch.integrations.haystack_filters import check, translated
+from semsearch.integrations.kept import WAIT_S, KeptIndex, name_or_path
+from semsearch.integrations.originals import is_whole, keep, passage_metadata, restore
+from semsearch.types import Document as OwnDocument
+from semsearch.types import Hit
+
+__all__ = ["Filters", "SemsearchDocumentStore"]
+
+Filters = dict[str, Any]
+KEPT = ("embedding", "blob", "sparse_embedding", "score")  # of a document, beside id, content and meta
+
+
+class SemsearchDocumentStore:
+    """An index on disk as a document store.
+
+    It encodes the documents itself: no embedder is needed in a pipeline. Embeddings that documents bring are kept and
+    given back; with `embedding_dim` they are what is searched, and each document has to bring one.
+    """
+
+    def __init__(
+        self,
+        index: str | Path = "default",
+        *,
+        model: str | None = None,
+        device: str = "auto",
+        reranker: str | None = None,
+        embedding_dim: int | None = None,
+        embedding_model: str = "",
+        wait_s: float = WAIT_S,
+    ) -> None:
+        """Nothing is opened before it is needed; an index that is not there is made by the first document.
+
+        Args:
+            index: its name, or the path of its folder.
+            model: hub name or folder of the encoder; by default the index's own, or all-MiniLM-L6-v2.
+            device: where models run.
+            reranker: the name or folder of a cross-encoder.
+            embedding_dim: components of the embeddings that documents and queries bring, instead of a model.
+            embedding_model: what made them; an index refuses those of another name.
+            wait_s: seconds to wait for another writer.
+        """
+        if embedding_dim is not None and model is not None:
+            raise InvalidInput(f"model = {model!r} encodes, embedding_dim = {embedding_dim} does without; give one")
+        self._parameters = {
+            "index": name_or_path(index),
+            "model": model,
+            "device": device,
+            "reranker": reranker,
+            "embedding_dim": embedding_dim,
+            "embedding_model": embedding_model,
+            "wait_s": wait_s,
+        }
+        self._given = None if embedding_dim is None else GivenVectors(embedding_dim, embedding_model or "haystack")
+        self._kept = KeptIndex(
+            index,
+            embedder=self._given,
+            model=model,
+            device=device,
+            reranker=reranker,
+            wait_s=wait_s,
+            kind="flat" if self._given else None,  # what approximate search needs to be tuned, we cannot encode
+        )
+        self._lock = threading.RLock()  # between looking what is there and writing
+
+    def to_dict(self) -> dict[str, Any]:
+        """As Haystack serialises it."""
+        return default_to_dict(self, **self._parameters)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> SemsearchDocumentStore:
+        """What `to_dict` gave."""
+        store: SemsearchDocumentStore = default_from_dict(cls, data)
+        return store
+
+    def count_documents(self) -> int:
+        """How many documents there are."""
+        return self._kept.count()
+
+    def filter_documents(self, filters: Filters | None = None) -> list[Document]:
+        """The documents that match a filter, by Haystack's own matcher, oldest first.
+
+        Raises:
+            UnusableFilter: it is malformed.
+        """
+        check(filters)
+        documents = [_whole(document) for document in self._kept.documents()]
+        return [d for d in documents if document_matches_filter(filters, d)] if filters else documents
+
+    def write_documents(self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE) -> int:
+        """Write documents, all at once; by default as with `FAIL`.
+
+        Raises:
+            ValueError: something is not a list of documents, a document has no text, or its metadata are not JSON.
+            DuplicateDocumentError: an id is there already, or twice among these, and the policy is to fail.
+            IndexIncompatible: another model made the embeddings that are there.
+        """
+        if not isinstance(documents, list) or not all(isinstance(d, Document) for d in documents):
+            raise InvalidInput(f"write_documents takes a list of Documents, not {documents!r:.200}")
+        with self._lock:
+            known = {d.id for d in self._kept.documents([d.id for d in documents])}
+            chosen: dict[str, Document] = {}
+            for document in documents:
+                if policy == DuplicatePolicy.OVERWRITE or document.id not in known | chosen.keys():
+                    chosen[document.id] = document
+                elif policy != DuplicatePolicy.SKIP:
+                    raise DuplicateDocumentError(f"there is a document {document.id!r} already")
+            self._write(list(chosen.values()))
+        return len(documents) if policy == DuplicatePolicy.OVERWRITE else len(chosen)
+
+    def _write(self, documents: list[Document]) -> None:
+        own = [_keep(document) for document in documents]
+        if self._given is None or not documents:
+            self._kept.write(own)
+            return
+        bare = next((d.id for d in documents if d.embedding is None), None)
+        if bare is not None:
+            raise InvalidInput(f"the document {bare!r} brings no embedding, which embedding_dim asks for")
+        write_given(self._kept, self._given, own, [d.embedding or [] for d in documents])
+
+    def delete_documents(self, document_ids: list[str]) -> None:
+        """Delete documents by id; ids that are not there do nothing."""
+        self._kept.remove(document_ids)
+
+    def delete_all_documents(self) -> None:
+        """Delete all documents that came from no file."""
+        self._kept.remove(None)
+
+    def delete_by_filter(self, filters: Filters) -> int:
+        """Delete what `filter_documents` gives for a filter; returns how many there were."""
+        with self._lock:
+            return self._kept.remove([document.id for document in self.filter_documents(filters)])
+
+    def update_by_filter(self, filters: Filters, meta: dict[str, Any]) -> int:
+        """Set metadata of what `filter_documents` gives for a filter; returns how many there were."""
+        with self._lock:
+            found = self.filter_documents(filters)
+            self._write([replace(document, meta={**document.meta, **meta}) for document in found])
+            return len(found)
+
+    def count_documents_by_filter(self, filters: Filters) -> int:
+        """How many documents `filter_documents` gives for a filter."""
+        return len(self.filter_documents(filters))
+
+    def count_unique_metadata_by_filter(self, filters: Filters, metadata_fields: list[str]) -> dict[str, int]:
+        """How many different values each field has, among what `filter_documents` gives for a filter."""
+        found = self.filter_documents(filters)
+        names = [name.removeprefix("meta.") for name in metadata_fields]
+        return {name: len(_different(document.meta.get(name) for document in found)) for name in names}
+
+    def get_metadata_fields_info(self) -> dict[str, dict[str, str]]:
+        """The type of each metadata field: `boolean`, `int`, `float`, or `keyword` for all else."""
+        types = {bool: "boolean", int: "int", float: "float"}
+        found: dict[str, set[str]] = {}
+        for document in self.filter_documents():
+            for name, value in document.meta.items():
+                if value is not None:
+                    found.setdefault(name, set()).add(types.get(type(value), "keyword"))
+        return {name: {"type": of.pop() if len(of) == 1 else "keyword"} for name, of in found.items()}
+
+    def get_metadata_field_min_max(self, metadata_field: str) -> dict[str, Any]:
+        """The least and the greatest value of a field, None where none can be compared."""
+        name = metadata_field.removeprefix("meta.")
+        values = [document.meta.get(name) for document in self.filter_documents()]
+        comparable = [value for value in values if isinstance(value, int | float | str)]
+        if len({isinstance(value, str) for value in comparable}) != 1:
+            return {"min": None, "max": None}
+        return {"min": min(comparable), "max": max(comparable)}
+
+    def get_metadata_field_unique_values(
+        self,
+        metadata_field: str,
+        search_term: str | None = None,
+        from_: int = 0,
+        size: int = 10,
+        filters: Filters | None = None,
+    ) -> tuple[list[Any], int]:
+        """Different values of a field in the order of their texts, `size` of them from `from_` on; and how many."""
+        name = metadata_field.removeprefix("meta.")
+        values = _different(document.meta.get(name) for document in self.filter_documents(filters))
+        if search_term:
+            values = [value for value in values if search_term.lower() in str(value).lower()]
+        values.sort(key=lambda value: (str(value), type(value).__name__))
+        return values[from_ : from_ + size], len(values)
+
+    def search(
+        self,
+        query: str,
+        *,
+        top_k: int = 10,
+        filters: Filters | None = None,
+        query_embedding: list[float] | None = None,
+        **options: Any,
+    ) -> list[Document]:
+        """The documents that answer a query best, with `score`; of an index of files the passages.
+
+        Args:
+            query: a question or a few words; "" to search by the embedding alone.
+            top_k: how many.
+            filters: on metadata, which both legs of the search follow.
+            query_embedding: of the query, for a store whose documents bring theirs.
+            options: others of `Searcher.search`: `mode`, `rerank`, `mmr`, ...
+
+        Raises:
+            UnusableFilter: a filter cannot be followed.
+            InvalidInput: an embedding is missing, or the store encodes by itself; or an option is out of range.
+        """
+        where = translated(filters)
+        if query_embedding is not None and self._given is None:
+            raise InvalidInput("this store encodes queries itself; give none, or make it with embedding_dim")
+        if query_embedding is None and self._given is not None and options.get("mode") != "lexical":
+            raise InvalidInput("this store was made with embedding_dim: give a query_embedding, or mode 'lexical'")
+        if query_embedding is not None and not query.strip():
+            return [_of_hit(hit) for hit in self._kept.nearest(query_embedding, top_k, where=where)]
+        vector = None if query_embedding is None else np.asarray(query_embedding, dtype=np.float32)
+        return [_of_hit(hit) for hit in self._kept.search(query, top_k, options, where=where, vector=vector)]
+
+    # The same on a thread, so that an event loop goes on
+
+    async def count_documents_async(self) -> int:
+        """As `count_documents`."""
+        return await asyncio.to_thread(self.count_documents)
+
+    async def filter_documents_async(self, filters: Filters | None = None) -> list[Document]:
+        """As `filter_documents`."""
+        return await asyncio.to_thread(self.filter_documents, filters)
+
+    async def write_documents_async(
+        self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE
+    ) -> int:
+        """As `write_documents`."""
+        return await asyncio.to_thread(self.write_documents, documents, policy)
+
+    async def delete_documents_async(self, document_ids: list[str]) -> None:
+        """As `delete_documents`."""
+        await asyncio.to_thread(self.delete_documents, document_ids)
+
+    async def delete_all_documents_async(self) -> None:
+        """As `delete_all_documents`."""
+        await asyncio.to_thread(self.delete_all_documents)
+
+    async def delete_by_filter_async(self, filters: Filters) -> int:
+        """As `delete_by_filter`."""
+        return await asyncio.to_thread(self.delete_by_filter, filters)
+
+    async def update_by_filter_async(self, filters: Filters, meta: dict[str, Any]) -> int:
+        """As `update_by_filter`."""
+        return await asyncio.to_thread(self.update_by_filter, filters, meta)
+
+    async def count_documents_by_filter_async(self, filters: Filters) -> int:
+        """As `count_documents_by_filter`."""
+        return await asyncio.to_thread(self.count_documents_by_filter, filters)
+
+    async def count_unique_metadata_by_filter_async(
+        self, filters: Filters, metadata_fields: list[str]
+    ) -> dict[str, int]:
+        """As `count_unique_metadata_by_filter`."""
+        return await asyncio.to_thread(self.count_unique_metadata_by_filter, filters, metadata_fields)
+
+    async def get_metadata_fields_info_async(self) -> dict[str, dict[str, str]]:
+        """As `get_metadata_fields_info`."""
+        return await asyncio.to_thread(self.get_metadata_fields_info)
+
+    async def get_metadata_field_min_max_async(self, metadata_field: str) -> dict[str, Any]:
+        """As `get_metadata_field_min_max`."""
+        return await asyncio.to_thread(self.get_metadata_field_min_max, metadata_field)
+
+    async def get_metadata_field_unique_values_async(
+        self,
+        metadata_field: str,
+        search_term: str | None = None,
+        from_: int = 0,
+        size: int = 10,
+        filters: Filters | None = None,
+    ) -> tuple[list[Any], int]:
+        """As `get_metadata_field_unique_values`."""
+        return await asyncio.to_thread(
+            self.get_metadata_field_unique_values, metadata_field, search_term, from_, size, filters
+        )
+
+
+def _different(values: Iterable[Any]) -> list[Any]:
+    """Values that are not None, each once; 1, 1.0, True and "1" are four."""
+    return list({(type(value), repr(value)): value for value in values if value is not None}.values())
+
+
+def _keep(document: Document) -> OwnDocument:
+    extra: dict[str, Any] = {}
+    if document.embedding is not None:
+        extra["embedding"] = base64.b64encode(np.asarray(document.embedding, dtype="<f8").tobytes()).decode("ascii")
+    if document.blob is not None:
+        extra["blob"] = document.blob.to_dict()
+    if document.sparse_embedding is not None:
+        extra["sparse_embedding"] = document.sparse_embedding.to_dict()
+    if document.score is not None:
+        extra["score"] = document.score
+    return keep(document.id, document.content or "", document.meta, extra)
+
+
+def _whole(document: OwnDocument) -> Document:
+    original = restore(document)
+    values = {name: value for name, value in original.extra.items() if name in KEPT}
+    if "embedding" in values:
+        values["embedding"] = np.frombuffer(base64.b64decode(values["embedding"]), dtype="<f8").tolist()
+    made: Document = Document.from_dict(
+        {**values, "id": original.id, "content": original.text, "meta": original.metadata}
+    )
+    return made
+
+
+def _of_hit(hit: Hit) -> Document:
+    if is_whole(hit.document):
+        return replace(_whole(hit.document), score=hit.score)
+    name = f"{hit.document.id}#chunk={hit.chunk.ordinal}"
+    return Document(id=name, content=hit.chunk.text, meta=passage_metadata(hit), score=hit.score)
