@@ -133,7 +133,7 @@ def txtai_rows(python: str, texts: list[str], seconds: float) -> list[dict[str, 
     listed.write_text(json.dumps(texts))
     rows = []
     for kind in ("hybrid", "dense"):
-        saved = CACHE / f"serve-txtai-{kind}"
+        saved = CACHE / f"serve-txtai-{kind}-{N_PASSAGES}"
         if not saved.exists():
             subprocess.run([python, "-c", BUILD_TXTAI, str(listed), model, str(saved), kind], check=True)
         config = CACHE / f"serve-txtai-{kind}.yml"
@@ -189,7 +189,7 @@ def main() -> None:
     )
     CACHE.mkdir(exist_ok=True)
     texts = passages()
-    index = CACHE / "serve-index"
+    index = CACHE / f"serve-index-{N_PASSAGES}"
     build_index([Document(f"p{i}", text) for i, text in enumerate(texts)], index=index)
     rows: list[dict[str, Any]] = []
     with semsearch_server(index):
