@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from semsearch import Document, build_index
+from semsearch.server.run import _listen
 from tests.serving import LOOPBACK, allow_loopback
 from tests.toy import ToyEmbedder
 
@@ -292,6 +293,11 @@ class TestTheIndexMoves:
             status, body, _ = running.ask("/index/documents", "DELETE", {"ids": ["w0", "never"]})
             assert (status, json.loads(body)["removed"], json.loads(body)["missing"]) == (200, 1, ["never"])
             assert running.ask("/search?q=whale&where=n%20=%200")[1].count(b"whale") == 1  # the query itself
+
+
+def test_answers_are_sent_without_delay():
+    with _listen("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP  # asyncio turns Nagle's algorithm off only there
 
 
 class TestItsEnd:
