@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from semsearch import __version__
 from semsearch.encoders.openvino_runtime import n_cores
 from semsearch.errors import InvalidInput
 from semsearch.search_options import SearchOptions
-from semsearch.server import schemas
+from semsearch.server import questions, schemas
 from semsearch.server.bodies import json_bytes
 from semsearch.server.failures import install, responses
 from semsearch.server.gate import Gate, TookTooLong
@@ -78,7 +78,7 @@ async def _answered(gate: Gate, work: Callable[[], Any], *, keep: bool = False) 
 def _add_search(app: FastAPI, service: Service, gate: Gate) -> None:
     """What is asked of passages."""
 
-    def ask(text: str, asked: schemas.SearchQuery | schemas.SearchBody) -> dict[str, Any]:
+    def ask(text: str, asked: questions.SearchQuery | questions.SearchBody) -> dict[str, Any]:
         options: SearchOptions = {name: getattr(asked, name) for name in SAME}  # type: ignore[assignment]
         return service.search(
             text,
@@ -89,10 +89,18 @@ def _add_search(app: FastAPI, service: Service, gate: Gate) -> None:
             facets=asked.facet,
         )
 
+    async def answer(
+        texts: Sequence[str], asked: questions.SearchQuery | questions.SearchBody, work: Callable[[], Any]
+    ) -> Response:
+        """The answer of some work, with its queries encoded while it waits for a thread."""
+        gate.check()
+        with service.expecting(texts) if asked.mode != "lexical" else nullcontext():
+            return await _answered(gate, work)
+
     @app.get("/search", response_model=schemas.Answer, responses=responses(400, 503, 504), tags=["search"])
-    async def search(asked: Annotated[schemas.SearchQuery, Query()]) -> Response:
+    async def search(asked: Annotated[questions.SearchQuery, Query()]) -> Response:
         """Find the passages that answer a query best."""
-        return await _answered(gate, lambda: ask(asked.q, asked))
+        return await answer([asked.q], asked, lambda: ask(asked.q, asked))
 
     @app.post(
         "/search",
@@ -100,16 +108,16 @@ def _add_search(app: FastAPI, service: Service, gate: Gate) -> None:
         responses=responses(400, 503, 504),
         tags=["search"],
     )
-    async def search_by_body(asked: schemas.SearchBody) -> Response:
+    async def search_by_body(asked: questions.SearchBody) -> Response:
         """The same with its parameters in a JSON body; with `queries`, one answer for each."""
         if (asked.q is None) == (asked.queries is None):
             raise InvalidInput("give either q, a query, or queries, a list of them")
         if asked.queries is None:
-            return await _answered(gate, lambda: ask(asked.q or "", asked))
+            return await answer([asked.q], asked, lambda: ask(asked.q, asked))
         texts = asked.queries
         if len(texts) * asked.k > MAX_HITS_OF_BATCH:
             raise InvalidInput(f"{len(texts)} queries of k = {asked.k}: ask for {MAX_HITS_OF_BATCH} hits at most")
-        return await _answered(gate, lambda: {"answers": [ask(text, asked) for text in texts]})
+        return await answer(texts, asked, lambda: {"answers": [ask(text, asked) for text in texts]})
 
     @app.get(
         "/documents/{chunk_id}",
@@ -117,7 +125,7 @@ def _add_search(app: FastAPI, service: Service, gate: Gate) -> None:
         responses=responses(404, 503, 504),
         tags=["search"],
     )
-    async def passage(chunk_id: ChunkId, asked: Annotated[schemas.PassageQuery, Query()]) -> Response:
+    async def passage(chunk_id: ChunkId, asked: Annotated[questions.PassageQuery, Query()]) -> Response:
         """A passage with lines of its document around it."""
         return await _answered(gate, partial(service.passage, chunk_id, context=asked.context))
 
@@ -127,13 +135,13 @@ def _add_search(app: FastAPI, service: Service, gate: Gate) -> None:
         responses=responses(400, 404, 503, 504),
         tags=["search"],
     )
-    async def similar(chunk_id: ChunkId, asked: Annotated[schemas.SimilarQuery, Query()]) -> Response:
+    async def similar(chunk_id: ChunkId, asked: Annotated[questions.SimilarQuery, Query()]) -> Response:
         """Find passages like one."""
         work = partial(service.similar, chunk_id, k=asked.k, per_document=asked.per_document, where=asked.where)
         return await _answered(gate, work)
 
     @app.get("/facets", response_model=schemas.FacetsAnswer, responses=responses(400, 503, 504), tags=["search"])
-    async def facets(asked: Annotated[schemas.FacetsQuery, Query()]) -> Response:
+    async def facets(asked: Annotated[questions.FacetsQuery, Query()]) -> Response:
         """Count documents and passages for each value of some fields."""
         return await _answered(gate, partial(service.facets, asked.key, asked.where))
 
@@ -162,13 +170,13 @@ def _add_writes(app: FastAPI, service: Service, gate: Gate) -> None:
             return Response(json_bytes({"done": False}), 202, media_type="application/json")
 
     @app.post("/index/documents", response_model=schemas.WriteAnswer, responses=described, tags=["index"])
-    async def add(body: schemas.DocumentsBody) -> Response:
+    async def add(body: questions.DocumentsBody) -> Response:
         """Add documents, in place of those with the same ids."""
         documents = [Document(d.id, d.text, title=d.title, metadata=d.metadata) for d in body.documents]
         return await write(lambda writer: writer.add(documents))
 
     @app.delete("/index/documents", response_model=schemas.WriteAnswer, responses=described, tags=["index"])
-    async def remove(body: schemas.RemovalBody) -> Response:
+    async def remove(body: questions.RemovalBody) -> Response:
         """Take documents, files and folders out of the index; the files themselves stay."""
         if not body.ids and not body.paths:
             raise InvalidInput("name ids or paths to remove")

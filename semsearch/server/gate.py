@@ -37,6 +37,11 @@ class Gate:
         """Requests that wait for a thread."""
         return max(0, self._n_inside - self._n_threads)
 
+    def check(self) -> None:
+        """Raise Busy where too many wait already."""
+        if self._n_inside >= self._n_most:
+            raise Busy
+
     async def run(self, work: Callable[[], T], *, keep: bool = False) -> T:
         """The result of some work.
 
@@ -49,8 +54,7 @@ class Gate:
             TookTooLong: it was not done in time. Unless it is kept, it is dropped where it has not begun; else it
                 ends by itself, and has its place until then.
         """
-        if self._n_inside >= self._n_most:
-            raise Busy
+        self.check()
         loop = asyncio.get_running_loop()
         self._n_inside += 1
         future = self._pool.submit(work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,10 @@ class Service:
             ),
             "semsearch_encoder_queries_total": ("Queries encoded in them.", n_queries + self._encoder.n_queries),
         }
+
+    def expecting(self, texts: Sequence[str]) -> AbstractContextManager[None]:
+        """Encode queries, which `search` will be asked within the context, together with others that wait."""
+        return self._encoder.expecting(texts)
 
     def warm_up(self) -> None:
         """Load and measure what the first request would otherwise wait for."""

@@ -77,6 +77,17 @@ class TestBatching:
         assert isinstance(found["broken"], RuntimeError)
         np.testing.assert_array_equal(found["first"], ToyEmbedder().embed_queries(["first"])[0])
 
+    def test_what_is_expected_is_encoded_once_and_ahead(self):
+        embedder = batching(Held())
+        embedder._embedder.go.set()
+        texts = ["same", "same", "other", 500 * "long "]
+        with embedder.expecting(texts), embedder.expecting(["same"]):
+            rows = [embedder.embed_queries([text])[0] for text in texts]
+        np.testing.assert_array_equal(rows, ToyEmbedder().embed_queries(texts))
+        assert embedder.n_queries == 3
+        assert embedder._expected == {}
+        assert embedder.embed_queries(["same", "other"]).shape == (2, embedder.dim)
+
     def test_tokens_are_told_apart_as_by_the_embedder(self):
         class Tokens(ToyEmbedder):
             precision, device = "f32", "cpu"
