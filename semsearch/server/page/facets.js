@@ -8,6 +8,8 @@ const MAX_FIELDS = 8;
 const SHOWN_VALUES = 6;
 const MOST_VALUES = 100; // of a field that is worth choosing from
 
+const LEAST_SHARE = 0.05; // of the documents that have a field, unless every index has it
+
 const names = { type: "Type", lang: "Language" };
 const unfolded = new Set();
 
@@ -21,7 +23,7 @@ export function countable(fields) {
 export async function helpful(fields, documents, ask) {
   const answer = await ask("facets", [...fields.map((field) => ["key", field]), ["limit", String(MOST_VALUES + 1)]]);
   const all = new Map(Object.entries(answer.facets));
-  return fields.filter((field) => isHelpful(all.get(field) ?? [], documents)).slice(0, MAX_FIELDS);
+  return fields.filter((field) => isHelpful(field, all.get(field) ?? [], documents)).slice(0, MAX_FIELDS);
 }
 
 /**
@@ -38,17 +40,25 @@ export async function counts(helpful, state, ask) {
   const answers = await Promise.all(
     groups.map((group) => {
       const where = whereOf(state, state.picked.has(group[0]) ? group[0] : null);
-      return ask("facets", [...group.map((field) => ["key", field]), ["limit", String(MOST_VALUES)], ...(where ? [["where", where]] : [])]);
+      const asked = ask("facets", [...group.map((field) => ["key", field]), ["limit", String(MOST_VALUES)], ...(where ? [["where", where]] : [])]);
+      return helpful.includes(group[0]) ? asked : asked.catch(unknown);
     }),
   );
   const all = new Map(answers.flatMap((answer) => Object.entries(answer.facets)));
   return new Map(fields.map((field) => [field, all.get(field) ?? []]));
 }
 
-function isHelpful(values, documents) {
+/** A link may name a field that no document has. */
+function unknown(error) {
+  if (error.kind !== "asked") throw error;
+  return { facets: {} };
+}
+
+function isHelpful(field, values, documents) {
+  const least = field in names ? 2 : Math.max(2, LEAST_SHARE * documents);
   const n = values.reduce((sum, { documents: own }) => sum + own, 0);
   const isOneForAll = values.length === 1 && n >= documents;
-  return values.length > 0 && values.length <= MOST_VALUES && n >= 2 && n > values.length && !isOneForAll;
+  return values.length > 0 && values.length <= MOST_VALUES && n >= least && n > values.length && !isOneForAll;
 }
 
 /** Show the values of each field with a box to tick; `on(field, value, isWanted)` hears of it. */

@@ -6,6 +6,7 @@ import { fillWhy, why } from "./why.js";
 
 const EXCERPT_COLUMNS = 420;
 const FOLD_COLUMNS = 2_600; // of an opened passage, until all of it is asked for
+const WIDE_COLUMNS = 20_000; // the same, with lines around it
 const CONTEXT_LINES = [5, 15, 40, 100, 250, 500];
 const SHOWN_METADATA_CHARS = 300;
 
@@ -28,7 +29,8 @@ export function hitView(hit, on) {
   view.why = why(hit, () => on.explain(view));
   view.body = el("div", { class: "passage", id: `b${id}`, onclick: () => !view.isOpen && isIdle() && on.open(view) });
   view.details = el("div", { class: "details", id: `d${id}`, hidden: true });
-  const heading = hit.heading ? el("p", { class: "trail" }, trail(hit.heading)) : null;
+  const levels = trail(hit.heading, hit.title);
+  const heading = levels.length ? el("p", { class: "trail" }, levels) : null;
   view.node = el(
     "li",
     { class: "hit", id: `h${id}` },
@@ -65,9 +67,9 @@ export function source(hit) {
   );
 }
 
-/** A heading path, each level on its own. */
-export function trail(heading) {
-  const levels = heading.split(" > ");
+/** A heading path, each level on its own, without the title where it begins with that. */
+export function trail(heading, title) {
+  const levels = heading.split(" > ").filter((level, i) => level && (i || level !== title));
   return levels.flatMap((level, i) => [i ? el("span", { class: "step", "aria-hidden": "true" }, "›") : null, foreign(level)]);
 }
 
@@ -93,8 +95,8 @@ function draw(view, on) {
   const text = wider ? wider.text : hit.text;
   const marks = wider ? shifted(view.marks, wider.own[0]) : view.marks;
   const focus = marks.sentence ?? (wider ? [wider.own[0], wider.own[0]] : null);
-  const room = view.isOpen ? FOLD_COLUMNS : EXCERPT_COLUMNS;
-  const span = view.isOpen && (view.isWhole || wider) ? [0, text.length] : excerpt(text, focus, room);
+  const room = wider ? WIDE_COLUMNS : view.isOpen ? FOLD_COLUMNS : EXCERPT_COLUMNS;
+  const span = view.isWhole ? [0, text.length] : excerpt(text, focus, room);
   view.body.replaceChildren(...passage(text, hit.path, marks, span, wider?.own ?? null));
   if (!view.isOpen) return;
   const isFolded = span[0] > 0 || span[1] < text.length;
@@ -128,7 +130,10 @@ async function widen(view, on) {
   const at = unitOffsets(found.text);
   view.wider = { text: found.text, own: found.passage.map(at), isAll: found.start === 0 && found.end >= found.document_chars };
   view.step += 1;
+  const top = () => [...view.body.children].find((child) => !child.classList.contains("around"))?.getBoundingClientRect().top ?? 0;
+  const before = top();
   draw(view, on);
+  scrollBy({ top: top() - before, behavior: "instant" });
   if (hadFocus) (view.details.querySelector(".lines") ?? view.button).focus();
 }
 

@@ -21,25 +21,26 @@ export function welcome(index) {
 
 /** A search that found nothing worth showing. `on` is `{all(), clear()}`. */
 export function nothingFound(best, isFiltered, on) {
-  const clear = isFiltered ? el("button", { type: "button", class: "button", onclick: on.clear }, "Search without filters") : null;
+  const clear = isFiltered ? button("Search without filters", on.clear) : null;
   if (best === null) {
     return panel(isFiltered ? "No passage passes the filters." : "No passage was found.", [el("div", { class: "actions" }, clear)]);
   }
   return panel("Nothing here answers that.", [
     el("p", {}, `The nearest passage would do so with a probability of ${percent(best)}. Other words may find more.`),
-    el("div", { class: "actions" }, el("button", { type: "button", class: "button", onclick: on.all }, "Show the nearest all the same"), clear),
+    el("div", { class: "actions" }, button("Show the nearest all the same", on.all), clear),
   ]);
 }
 
-/** A search that failed. */
-export function failed(title, text, retry) {
-  return panel(title, [text ? el("p", {}, text) : null, el("div", { class: "actions" }, el("button", { type: "button", class: "button", onclick: retry }, "Try again"))], "is-wrong");
+/** A search that failed; `clear` where it may go without filters. */
+export function failed(title, text, retry, clear = null) {
+  const buttons = [button("Try again", retry), clear ? button("Search without filters", clear) : null];
+  return panel(title, [text ? el("p", {}, text) : null, el("div", { class: "actions" }, buttons)]);
 }
 
 /** A line above the hits: `kind` is gone or quiet; `retry` adds a button. */
 export function note(kind, text, retry = null) {
-  const button = retry ? el("button", { type: "button", class: "button", onclick: retry }, "Try now") : null;
-  return el("div", { class: `note is-${kind}`, role: kind === "gone" ? "alert" : "status" }, el("p", {}, text), button);
+  const again = retry ? button("Try now", retry) : null;
+  return el("div", { class: `note is-${kind}`, role: kind === "gone" ? "alert" : "status" }, el("p", {}, text), again);
 }
 
 /** The passage that others are like. */
@@ -49,7 +50,7 @@ export function likeHead(found, leave) {
     "section",
     { class: "like-head", "aria-labelledby": "like-title" },
     el("div", { class: "head" }, el("h3", { id: "like-title", tabindex: "-1" }, "Passages like ", foreign(found.title)), el("button", { type: "button", class: "plain", onclick: leave }, "Back")),
-    found.heading ? el("p", { class: "trail" }, trail(found.heading)) : null,
+    el("p", { class: "trail" }, trail(found.heading, found.title)),
     el("div", { class: "passage" }, passage(found.text, found.path, { sentence: null, words: [] }, span)),
     source(found),
   );
@@ -63,6 +64,8 @@ export function facts(index) {
     .filter((part) => part !== "");
 }
 
-function panel(title, children, kind = "") {
-  return el("section", { class: `panel ${kind}` }, title ? el("h3", {}, title) : null, children);
+const button = (text, act) => el("button", { type: "button", class: "button", onclick: act }, text);
+
+function panel(title, children) {
+  return el("section", { class: "panel" }, title ? el("h3", {}, title) : null, children);
 }

@@ -26,6 +26,7 @@ export function why(hit, explain) {
   const node = el("div", { class: "why" }, button, tip);
   const show = () => {
     node.classList.remove("is-shut");
+    node.classList.toggle("is-up", button.getBoundingClientRect().bottom + 340 > innerHeight && button.getBoundingClientRect().top > 420);
     explain();
   };
   node.addEventListener("pointerenter", show);
