@@ -3,7 +3,8 @@
 import { count, el, foreign } from "./dom.js";
 import { pick, whereOf } from "./link.js";
 
-const NOT_COUNTED = new Set(["path", "title", "modified"]); // nearly one value a document
+// nearly one value a document, or what a field of every index says already
+const NOT_COUNTED = new Set(["path", "title", "modified", "language", "metadata.lang", "metadata.path", "metadata.title"]);
 const MAX_FIELDS = 8;
 const SHOWN_VALUES = 6;
 const MOST_VALUES = 100; // of a field that is worth choosing from

@@ -31,6 +31,7 @@ let turn = 0;
 let running = new AbortController();
 let explaining = null;
 let timers = [];
+let indexTimer = 0;
 
 const on = {
   open(view) {
@@ -252,15 +253,21 @@ async function readIndex() {
   byId("facts").replaceChildren(...facts(index));
   byId("fields").textContent = index.fields.join(", ");
   byId("indexing").hidden = !index.writing;
+  lookAgain();
   if (index.writing === before?.writing && index.updated === before?.updated) return;
   filters.learn(index);
   if (state.like === null && !state.q.trim()) byId("state").replaceChildren(welcome(index));
   else if (before && index.updated !== before.updated && !isDraft) refresh({ isSame: true });
 }
 
+function lookAgain() {
+  clearTimeout(indexTimer);
+  indexTimer = setTimeout(watch, index?.writing ? WRITING_EVERY_MS : INDEX_EVERY_MS);
+}
+
 async function watch() {
+  lookAgain();
   if (!document.hidden && !outage.isOn()) await readIndex();
-  setTimeout(watch, index?.writing ? WRITING_EVERY_MS : INDEX_EVERY_MS);
 }
 
 async function start() {
