@@ -355,6 +355,8 @@ def test_facets_and_filters_narrow_and_are_taken_away(service: Service, open_pag
     settle(page)
     expect(page.locator(".chip")).to_have_count(0)
     assert set(query_of(page)) == {"q"}
+    counted = page.request.get(service.url + "facets?key=type&key=author&limit=1").json()["facets"]
+    assert [len(values) for values in counted.values()] == [1, 1]
 
 
 def test_the_filter_box_says_in_place_what_is_wrong(service: Service, open_page: Callable[..., Page]) -> None:
