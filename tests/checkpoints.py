@@ -11,14 +11,14 @@ _WORDS = ["query", "passage", "the", "river", "stone", "cloud"]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_LETTERS, *".,:?", *(f"##{c}" for c in _LETTERS), *_WORDS]
 
 
-def write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path, n_positions: int = 64) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
-    settings = {"do_lower_case": True, "tokenizer_class": "BertTokenizer", "model_max_length": 64}
+    settings = {"do_lower_case": True, "tokenizer_class": "BertTokenizer", "model_max_length": n_positions}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def _make(family: str, head: str, **more: object) -> Any:
+def _make(family: str, head: str, n_positions: int = 64, **more: object) -> Any:
     """A transformers model of the family with random weights, large enough to tell texts apart."""
     import torch
     import transformers
@@ -32,7 +32,7 @@ def _make(family: str, head: str, **more: object) -> Any:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=64 + (family != "bert"),
+        max_position_embeddings=n_positions + (family != "bert"),
         initializer_range=0.5,
         **special,
         **more,
@@ -42,11 +42,16 @@ def _make(family: str, head: str, **more: object) -> Any:
 
 
 def write_bi_encoder(
-    folder: Path, *, family: str = "bert", pooling: str = "mean", prompts: dict[str, str] | None = None
+    folder: Path,
+    *,
+    family: str = "bert",
+    pooling: str = "mean",
+    prompts: dict[str, str] | None = None,
+    n_positions: int = 64,
 ) -> Path:
     """A bi-encoder in sentence-transformers' layout, with mean or CLS pooling and perhaps prompts."""
-    write_tokenizer(folder)
-    _make(family, "Model").save_pretrained(folder)
+    write_tokenizer(folder, n_positions)
+    _make(family, "Model", n_positions).save_pretrained(folder)
     modules = [
         {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
         {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},

@@ -143,7 +143,7 @@ def _add_search(app: FastAPI, service: Service, gate: Gate) -> None:
     @app.get("/facets", response_model=schemas.FacetsAnswer, responses=responses(400, 503, 504), tags=["search"])
     async def facets(asked: Annotated[questions.FacetsQuery, Query()]) -> Response:
         """Count documents and passages for each value of some fields."""
-        return await _answered(gate, partial(service.facets, asked.key, asked.where))
+        return await _answered(gate, partial(service.facets, asked.key, asked.where, asked.limit))
 
 
 def _add_index(app: FastAPI, service: Service, gate: Gate) -> None:

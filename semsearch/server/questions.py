@@ -16,6 +16,7 @@ from semsearch.server.settings import (
     MAX_HITS,
     MAX_QUERIES,
     MAX_QUERY_CHARS,
+    MAX_VALUES,
     MAX_WHERE_CHARS,
 )
 
@@ -124,6 +125,7 @@ class FacetsQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
     key: list[FacetKey] = Field(min_length=1, max_length=MAX_FACETS, description="Fields whose values are counted.")
     where: Where | None = Field(None, description="Which documents are counted.")
+    limit: Int | None = Field(None, ge=1, le=MAX_VALUES, description="Values of a field, at most; by default all.")
 
 
 def _not_too_deep(value: dict[str, Any]) -> dict[str, Any]:

@@ -158,10 +158,10 @@ class Service:
             "metadata": document.metadata,
         }
 
-    def facets(self, keys: Sequence[str], where: str | None) -> dict[str, Any]:
-        """How many documents and passages have each value of some fields."""
+    def facets(self, keys: Sequence[str], where: str | None, limit: int | None = None) -> dict[str, Any]:
+        """How many documents and passages have each value of some fields; at most `limit` values of each."""
         searcher = self._searcher
-        counts = facets_json({key: searcher.facets(key, where) for key in keys})
+        counts = facets_json({key: searcher.facets(key, where)[:limit] for key in keys})
         return {"index": str(self.path), "where": where, "facets": counts}
 
     def status(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ __all__ = [
     "MAX_HITS_OF_BATCH",
     "MAX_QUERIES",
     "MAX_QUERY_CHARS",
+    "MAX_VALUES",
     "MAX_WHERE_CHARS",
     "Settings",
 ]
@@ -28,6 +29,7 @@ MAX_QUERY_CHARS = 8_000
 MAX_WHERE_CHARS = 4_000
 MAX_CONTEXT_LINES = 500
 MAX_FACETS = 16
+MAX_VALUES = 10_000  # of a facet, where their number is limited
 MAX_DOCUMENTS = 1_000  # of one request
 MAX_DEPTH = 20  # of values in their metadata
 
