@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from semsearch.cli.archives import export, import_
 from semsearch.cli.commands import cli, main
+from semsearch.cli.completion import completion
 from semsearch.cli.train import train
 from semsearch.cli.tune import tune
 from semsearch.cli.verify import verify
@@ -15,3 +16,4 @@ cli.add_command(tune)
 cli.add_command(export)
 cli.add_command(import_)
 cli.add_command(verify)
+cli.add_command(completion)
