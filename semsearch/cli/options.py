@@ -20,6 +20,7 @@ __all__ = [
     "index_option",
     "json_option",
     "kind_options",
+    "known_indexes",
     "precision_option",
     "rerank_options",
     "wait_option",
@@ -34,7 +35,7 @@ PRECISIONS = ("auto", "full", "f32", "bf16", "f16", "int8")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _known_indexes(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def known_indexes(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """What a shell offers after `--index`: names, or folders where a path was begun."""
     from click.shell_completion import CompletionItem
 
@@ -51,7 +52,7 @@ index_option = click.option(
     default=DEFAULT_INDEX,
     show_default=True,
     metavar="NAME",
-    shell_complete=_known_indexes,
+    shell_complete=known_indexes,
     help="Which index: a name (kept in ./indexes/NAME) or the path of an index folder.",
 )
 wait_option = click.option(

@@ -19,7 +19,7 @@ from semsearch.errors import IndexLocked
 from semsearch.reports import Progress
 
 HEAVY = ("faiss", "numpy", "rich", "sentence_transformers", "sqlite_utils", "tantivy", "torch", "transformers")
-NO_INDEX = ("completion",)
+NO_INDEX = ("completion", "mcp")
 HIT_KEYS = (
     "rank", "score", "probability", "chunk_id", "document_id", "path", "title", "heading",
     "page", "line_start", "line_end", "start", "end",
