@@ -9,6 +9,7 @@ from semsearch.cli.mcp import mcp
 from semsearch.cli.train import train
 from semsearch.cli.tune import tune
 from semsearch.cli.verify import verify
+from semsearch.cli.watch import watch
 
 __all__ = ["cli", "main"]
 
@@ -17,5 +18,6 @@ cli.add_command(tune)
 cli.add_command(export)
 cli.add_command(import_)
 cli.add_command(verify)
+cli.add_command(watch)
 cli.add_command(mcp)
 cli.add_command(completion)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import re
 import shutil
@@ -18,7 +20,7 @@ import pytest
 from mcp import Client
 
 from semsearch import Document, Searcher, build_index
-from semsearch.errors import IndexNotFound, InvalidInput
+from semsearch.errors import IndexNotFound, InvalidInput, MissingExtra
 from semsearch.mcp_server import MAX_ANSWER, MAX_CONTEXT, MAX_PASSAGE, Indexes, _without_paths, create_server
 from tests.toy import ToyEmbedder
 
@@ -241,3 +243,11 @@ print([name for name in ("numpy", "faiss", "tantivy", "tokenizers", "openvino", 
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_without_the_sdk_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mcp.server.mcpserver", None)
+    monkeypatch.delitem(sys.modules, "semsearch.mcp_server")
+    with pytest.raises(MissingExtra, match=r"pip install 'semsearch\[mcp\]'"):
+        importlib.import_module("semsearch.mcp_server")
+    assert gc.isenabled()
