@@ -181,6 +181,16 @@ def test_list_indexes_counts(searcher: Searcher) -> None:
     assert entry["model"] == "toy-a" and re.match(r"\d{4}-", entry["updated"])
 
 
+def test_an_index_that_is_made_anew_is_opened_anew(toy: ToyEmbedder, own_folder: Path) -> None:
+    indexes = Indexes()
+    for word in ("violin", "lantern"):
+        shutil.rmtree(own_folder / "indexes", ignore_errors=True)
+        build_index([Document("a", f"A {word} here.")], embedder=toy)
+        found = answer(indexes, "search", query=word, mode="lexical")
+        assert [p["text"] for p in found["passages"]] == [f"A {word} here."]
+    indexes.close()
+
+
 def test_without_an_index_agents_are_told(own_folder: Path) -> None:
     assert "there is no index yet" in refusal(Indexes(), "search", query="x")
     assert answer(Indexes(), "list_indexes") == {"indexes": []}
