@@ -131,12 +131,12 @@ def main() -> None:
         with searcher._index.state() as state:
             n_chunks = state.n_chunks
         for question in QUESTIONS * ROUNDS:
-            vector = searcher._encode(question)
+            vector = searcher._encode([question])[0]
             with searcher._index.state() as parts:
                 near = parts.ann.search(vector[np.newaxis], 100).ids[0].tolist()
                 chunks = [place[0] for place in parts.store.chunks_of_vectors(near)[:10]]
                 calls = {
-                    "encode": lambda q=question: searcher._encode(q),
+                    "encode": lambda q=question: searcher._encode([q]),
                     "nearest 100 (FAISS)": lambda p=parts, v=vector: p.ann.search(v[np.newaxis], 100),
                     "best 100 (BM25)": lambda p=parts, q=question: p.lexical.search(q, 100),
                     "hydrate 10": lambda p=parts, c=chunks: p.store.hydrate(c),

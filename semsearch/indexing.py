@@ -36,7 +36,7 @@ from semsearch.store.repairing import Repairs
 from semsearch.store.writing import StoreWriter
 from semsearch.types import Document, Embedder
 
-__all__ = ["build_index", "load_built_embedder", "remove"]
+__all__ = ["build_index", "load_built_embedder", "load_index_embedder", "remove"]
 
 
 def build_index(
@@ -96,7 +96,8 @@ def build_index(
     if is_new and embedder is None:  # before anything is made: without a model there is no index
         embedder = load_embedder(model or DEFAULT_MODEL, device=device, precision=precision)
     with StoreWriter.open(path, wait_s=wait_s) as store:
-        encoder = embedder or _load_embedder(store, model, device, precision, rebuild=rebuild)
+        built = store.meta.get("model", {})
+        encoder = embedder or load_index_embedder(path, built, model, device, precision, rebuild=rebuild)
         _check_embedder(store, encoder, rebuild=rebuild)
         with Stager(store, encoder) as stager:
             run = _Run(store, encoder, stager, progress, search_kind=search_kind, rebuild=rebuild)
@@ -391,13 +392,26 @@ def _only_document(item: Any) -> Document:
     return item
 
 
-def _load_embedder(store: StoreWriter, model: str | None, device: str, precision: str, *, rebuild: bool) -> Embedder:
-    """The encoder that is asked for, what is not said being as the index has it."""
-    built = store.meta.get("model", {})
+def load_index_embedder(
+    path: Path, built: Mapping[str, Any], model: str | None, device: str, precision: str, *, rebuild: bool = False
+) -> Embedder:
+    """The encoder that is asked for, what is not said being as the index has it.
+
+    Args:
+        path: of the index.
+        built: its `meta.model`; empty for an index that is to be made.
+        model: as for `build_index`, as are the others.
+        device: where it runs.
+        precision: `auto` is the index's own.
+        rebuild: whether the index is made anew.
+
+    Raises:
+        IndexIncompatible, ModelError: as `load_built_embedder`.
+    """
     name = model or built.get("name", DEFAULT_MODEL)
     if precision != "auto" or rebuild or "precision" not in built:
         return load_embedder(name, device=device, precision=precision)
-    return load_built_embedder(store.path, {**built, "name": name}, device)
+    return load_built_embedder(path, {**built, "name": name}, device)
 
 
 def load_built_embedder(path: Path, built: Mapping[str, Any], device: str) -> Embedder:

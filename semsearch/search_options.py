@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from semsearch.errors import InvalidInput
@@ -14,10 +15,10 @@ __all__ = [
     "MODES",
     "PER_DOCUMENT",
     "RERANK_DEPTH",
+    "Asked",
     "RankingOptions",
     "SearchOptions",
     "check_counts",
-    "check_numbers",
 ]
 
 MODES = ("hybrid", "dense", "lexical")
@@ -59,7 +60,34 @@ def check_counts(**counts: int) -> None:
             raise InvalidInput(f"{name} = {value}: give a number from {low}" + (f" to {MAX_K}" if low else ""))
 
 
-def check_numbers(*, budget_ms: float, min_probability: float, mmr: float | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of one search; `Searcher.search` says what they mean.
+
+    Raises:
+        InvalidInput: one is out of range.
+    """
+
+    k: int = 10
+    mode: str = "hybrid"
+    rerank: bool | None = None
+    rerank_depth: int = RERANK_DEPTH
+    budget_ms: float = BUDGET_MS
+    per_document: int = PER_DOCUMENT
+    context: int = 0
+    min_probability: float = 0.0
+    fold: bool = True
+    mmr: float | None = None
+    where: str | Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(k=self.k, rerank_depth=self.rerank_depth, per_document=self.per_document, context=self.context)
+        _check_numbers(budget_ms=self.budget_ms, min_probability=self.min_probability, mmr=self.mmr)
+        if self.mode not in MODES:
+            raise InvalidInput(f"mode = {self.mode!r}: give one of {', '.join(MODES)}")
+
+
+def _check_numbers(*, budget_ms: float, min_probability: float, mmr: float | None) -> None:
     """Raise InvalidInput where one is not a number in its range."""
     for name, number in (("budget_ms", budget_ms), ("min_probability", min_probability), ("mmr", mmr)):
         if number is not None and not isinstance(number, int | float):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -15,11 +13,8 @@ from semsearch.cli.door import FOUND, NONE_FOUND, Door, prepare_process
 from semsearch.cli.evaluate import evaluate
 from semsearch.cli.options import device_option, examples, index_option, json_option, precision_option
 from semsearch.cli.output import clean, echo_json
+from semsearch.cli.query import query
 from semsearch.cli.serve import serve
-
-if TYPE_CHECKING:
-    from semsearch.cli.asking import Answered, Question
-    from semsearch.search_options import SearchOptions
 
 __all__ = ["cli", "main"]
 
@@ -129,131 +124,7 @@ def index(
         render.index_report(report, index)
 
 
-@cli.command(
-    epilog=examples(
-        'semsearch query "how do I undo a commit"',
-        'semsearch query "opening hours" -k 3 --context 5',
-        'semsearch query "ERR_4711" --mode lexical --json',
-        'semsearch query "refunds" --where \'lang = "en" and year >= 2020\'',
-    ),
-    context_settings={"show_default": True},
-)
-@click.argument("words", metavar="TEXT", nargs=-1, required=True)
-@index_option
-@click.option("-k", default=10, type=click.IntRange(1, 1000), metavar="K", help="How many passages at most.")
-@click.option(
-    "--mode",
-    default="hybrid",
-    type=click.Choice(options.MODES),
-    help="dense: by meaning. lexical: by words (BM25). hybrid: both together.",
-)
-@options.rerank_options
-@click.option(
-    "--per-document",
-    default=3,
-    type=click.IntRange(0),
-    metavar="N",
-    help="At most N passages of one document; 0 for no limit.",
-)
-@options.diversity_options
-@options.where_option
-@click.option(
-    "--facet",
-    "facet_keys",
-    metavar="KEY",
-    multiple=True,
-    help="Also count values of KEY among all documents that may be searched. Repeatable.",
-)
-@click.option(
-    "--min-probability",
-    type=click.FloatRange(0, 1),
-    metavar="P",
-    help="Leave out passages less probably relevant than P. [default: all, or none where even the best is not]",
-)
-@click.option("--explain", is_flag=True, help="Show where each score came from, and which words were matched.")
-@click.option("--context", "-C", default=0, type=click.IntRange(0), metavar="N", help="Show N more lines on each side.")
-@click.option(
-    "--service/--no-service", default=True, help="Ask the semsearch serve that has this index open, if there is one."
-)
-@device_option
-@json_option
-def query(
-    words: tuple[str, ...],
-    index: str,
-    k: int,
-    mode: str,
-    reranker: str | None,
-    rerank: bool | None,
-    rerank_depth: int,
-    budget_ms: float,
-    per_document: int,
-    fold: bool,
-    mmr: float | None,
-    where: str | None,
-    facet_keys: tuple[str, ...],
-    min_probability: float | None,
-    explain: bool,
-    context: int,
-    service: bool,
-    device: str,
-    as_json: bool,
-) -> None:
-    """Find the passages nearest in meaning to TEXT.
-
-    Ask in your own words; a question works as well as keywords. With - as TEXT, the query is read from stdin.
-
-    Exit status: 0 when a passage was found, 1 when none was, 2 on errors.
-    """
-    text = _query_text(words)
-    if not text:
-        raise click.UsageError('the query is empty; ask something, as in: semsearch query "how do I undo a commit"')
-    from semsearch.cli import asking, progress, render
-
-    options: SearchOptions = {
-        "k": k,
-        "mode": mode,
-        "rerank": rerank,
-        "rerank_depth": rerank_depth,
-        "budget_ms": budget_ms,
-        "per_document": per_document,
-        "context": context,
-        "fold": fold,
-        "mmr": mmr,
-        "where": where,
-    }
-    question = asking.Question(text, index, options, min_probability, explain, facet_keys)
-    wanted = None if rerank is False else reranker
-    with ExitStack() as opened:
-        with progress.waiting("Searching"):
-            answer = None
-            if service and device == "auto" and reranker is None:
-                answer = asking.ask_service(question, highlight=not as_json and render.open_console().is_terminal)
-            answer = answer or asking.ask_index(question, device=device, reranker=wanted, opened=opened)
-        _show(answer, question, as_json=as_json)
-    click.get_current_context().exit(FOUND if answer.hits else NONE_FOUND)
-
-
-def _show(answer: Answered, question: Question, *, as_json: bool) -> None:
-    """Print the answer to a query."""
-    from semsearch.cli import render
-
-    hits, best, asked = answer.hits, answer.best, question.min_probability
-    if asked and hits and best is None:
-        click.echo("semsearch: these passages have no probabilities, so none is left out for them", err=True)
-    if as_json:
-        echo_json(answer.data)
-        return
-    if hits:
-        whole = question.options.get("context", 0) > 0
-        render.hits(hits, answer.highlight, whole=whole, matches=answer.matches)
-    elif best is not None and asked:
-        click.echo(f"semsearch: no passage is {asked:.0%} probable (best {best:.0%})", err=True)
-    elif best is not None:
-        click.echo(f"semsearch: nothing relevant found (best {best:.0%}); --min-probability 0 shows it", err=True)
-    else:
-        among = " among documents that match --where" if question.options.get("where") is not None else ""
-        click.echo(f"semsearch: no passage found in {clean(str(answer.path))}{among}", err=True)
-    facets.echo_counts(answer.counts)
+cli.add_command(query)
 
 
 @cli.command(
@@ -349,9 +220,3 @@ def remove(paths: tuple[str, ...], index: str, wait_s: float, as_json: bool) -> 
 cli.add_command(facets.facets)
 cli.add_command(evaluate)
 cli.add_command(serve)
-
-
-def _query_text(words: tuple[str, ...]) -> str:
-    """The query from the arguments, or from stdin for `-`."""
-    text = sys.stdin.buffer.read().decode("utf-8", errors="replace") if words == ("-",) else " ".join(words)
-    return text.encode("utf-8", errors="replace").decode().strip()

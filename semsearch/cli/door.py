@@ -20,6 +20,7 @@ FOUND, NONE_FOUND, TROUBLE, INTERRUPTED = 0, 1, 2, 130  # as grep; 128 + SIGINT,
 DEBUG_VARIABLE = "SEMSEARCH_DEBUG"
 KEPT = {
     "index": ": the work done so far is kept, and the next run goes on from there",
+    "watch": ": what changed since the last line above is read by the next run",
     "train": ": the same command with --resume goes on from the last checkpoint",
 }
 QUIET_ENVIRONMENT = {

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = [
     "DEFAULT_INDEX",
@@ -17,6 +20,7 @@ __all__ = [
     "index_option",
     "json_option",
     "kind_options",
+    "known_indexes",
     "precision_option",
     "rerank_options",
     "wait_option",
@@ -30,12 +34,25 @@ PRECISIONS = ("auto", "full", "f32", "bf16", "f16", "int8")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+def known_indexes(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What a shell offers after `--index`: names, or folders where a path was begun."""
+    from click.shell_completion import CompletionItem
+
+    from semsearch.store.files import find_indexes
+
+    if "/" in incomplete or incomplete.startswith((".", "~")):
+        return [CompletionItem(incomplete, type="dir")]
+    return [CompletionItem(path.name) for path in find_indexes() if path.name.startswith(incomplete)]
+
+
 index_option = click.option(
     "--index",
     "-i",
     default=DEFAULT_INDEX,
     show_default=True,
     metavar="NAME",
+    shell_complete=known_indexes,
     help="Which index: a name (kept in ./indexes/NAME) or the path of an index folder.",
 )
 wait_option = click.option(

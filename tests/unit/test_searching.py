@@ -220,10 +220,13 @@ def test_queries_without_words(searcher: Searcher) -> None:
 
 
 def test_search_many_equals_search(searcher: Searcher) -> None:
-    assert searcher.search_many(["river", "violin"], k=3) == [
-        searcher.search("river", k=3),
-        searcher.search("violin", k=3),
-    ]
+    texts = ["river", "", "violin " * 100, *(f"kettle {n}" for n in range(40)), "  ", "violin"]
+    for options in ({}, {"mode": "lexical"}, {"mode": "dense", "per_document": 0}):
+        found = searcher.search_many(texts, k=3, **options)
+        assert found == [searcher.search(text, k=3, **options) for text in texts]
+        assert found[1] == found[-2] == []
+        assert found[-1]
+    assert searcher.search_many([]) == []
 
 
 def test_many_threads_while_a_writer_works(searcher: Searcher, toy: ToyEmbedder) -> None:
