@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -113,6 +114,7 @@ def rows_of(name: str, port: int, target: Target, texts: list[str], seconds: flo
     asyncio.run(_load.closed_loop(port, targets, 2, min(3.0, seconds)))
     rows = []
     for n in CLIENTS:
+        print(f"{name}, {n} clients", file=sys.stderr)
         load = asyncio.run(_load.closed_loop(port, targets, n, seconds))
         rows.append({"service": name, "load": "closed", "clients": n, **load.row(), "errors": _errors(load)})
     best = max(row["QPS"] for row in rows)
@@ -187,6 +189,7 @@ def main() -> None:
     seconds, of_mixed = (
         (float(a) for a in (*sys.argv[1:], "20", "60")[:2]) if len(sys.argv) < 3 else map(float, sys.argv[1:3])
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server is left
     CACHE.mkdir(exist_ok=True)
     texts = passages()
     index = CACHE / f"serve-index-{N_PASSAGES}"
