@@ -48,8 +48,8 @@ year: 2021
 
 ## Bread
 
-Weigh the flour, the water and the salt before anything else, and let the flour drink for half an hour 🥖🥖. Knead the dough
-until it is smooth. Let the loaf rise in a warm place for an hour. Bake the bread until the crust
+Weigh the flour, the water and the salt before anything else, and let the flour drink for half an hour 🥖🥖. Knead the
+dough until it is smooth. Let the loaf rise in a warm place for an hour. Bake the bread until the crust
 is brown and it sounds hollow when its underside is tapped with a knuckle. It cuts best once it is cold, the next day.
 
 ## Soup
