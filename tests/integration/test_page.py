@@ -354,6 +354,7 @@ def test_facets_and_filters_narrow_and_are_taken_away(service: Service, open_pag
     page.get_by_role("button", name="Clear all").click()
     settle(page)
     expect(page.locator(".chip")).to_have_count(0)
+    expect(page.get_by_role("main")).to_be_focused()
     assert set(query_of(page)) == {"q"}
     counted = page.request.get(service.url + "facets?key=type&key=author&limit=1").json()["facets"]
     assert [len(values) for values in counted.values()] == [1, 1]
@@ -714,6 +715,14 @@ def test_changes_of_the_index_are_told_and_taken_in(guarded: Service, open_page:
     expect(note).to_be_visible()
     expect(note).to_be_hidden()
     expect(watcher.locator(".hit").first).to_contain_text("lantern")
+    gone = [*(document["id"] for document in documents), "long", "short"]
+    remove = """async ([ids, token]) => {
+        const headers = {"Content-Type": "application/json", Authorization: `Bearer ${token}`};
+        return (await fetch("index/documents", {method: "DELETE", headers, body: JSON.stringify({ids})})).status;
+    }"""
+    assert watcher.evaluate(remove, [gone, TOKEN]) == 200
+    watcher.goto(guarded.url)
+    expect(watcher.get_by_role("heading", name="This index is empty.")).to_be_visible()
 
 
 def serious(page: Page) -> list[str]:
@@ -762,6 +771,9 @@ def test_the_page_is_told_apart_by_ear(service: Service, open_page: Callable[...
     expect(page.get_by_role("status").filter(has_text=re.compile(r"passages? in [\d,]+ ms"))).to_have_count(1)
     expect(page.get_by_role("article", name="Kitchen").first).to_be_visible()
     assert page.get_by_role("heading", level=3).count() == page.locator(".hit").count()
+    page.get_by_role("link", name="Skip to the hits").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("main")).to_be_focused()
     page.get_by_role("searchbox").focus()
     order = []
     for _ in range(60):

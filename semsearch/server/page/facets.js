@@ -104,7 +104,9 @@ export function drawChips(place, state, on) {
     const clear = () => on({ picked: new Map(), where: "", all: false });
     chips.push(el("button", { type: "button", class: "plain", onclick: clear }, "Clear all"));
   }
+  const hadFocus = place.contains(document.activeElement);
   place.replaceChildren(...chips);
+  if (hadFocus) (chips[0] ?? place.closest("main")).focus();
 }
 
 function chip(name, value, remove) {

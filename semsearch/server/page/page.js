@@ -193,12 +193,20 @@ function stumble(error) {
 
 // The state
 
+function address(how) {
+  try {
+    history[how](null, "", writeLink(state));
+  } catch {
+    // some browsers take only so many in a while; the next one brings it up to date
+  }
+}
+
 /** Take over changes, as a new entry of the history. */
 function change(changes) {
   Object.assign(state, { hit: null, ...changes });
   isDraft = false;
   isLinked = false;
-  history.pushState(null, "", writeLink(state));
+  address("pushState");
   filters.reset();
   filters.recount();
   return refresh();
@@ -209,7 +217,7 @@ const unfilter = () => change({ picked: new Map(), where: "" });
 function typed() {
   const isNew = state.like !== null || !isDraft;
   Object.assign(state, { q: box.value, like: null, hit: null, all: false });
-  history[isNew ? "pushState" : "replaceState"](null, "", writeLink(state));
+  address(isNew ? "pushState" : "replaceState");
   isDraft = true;
   isLinked = false;
   refresh({ isTyping: true });
@@ -224,7 +232,7 @@ function leaveLike() {
 function point(view) {
   isDraft = false;
   state.hit = view.hit.chunk_id;
-  history.replaceState(null, "", writeLink(state));
+  address("replaceState");
   list.mark(state.hit);
 }
 
@@ -282,7 +290,12 @@ function wire() {
   byId("form").addEventListener("submit", (event) => {
     event.preventDefault();
     isDraft = false;
+    if (matchMedia("(hover: none)").matches) box.blur(); // the keyboard covers the hits
     if (box.value.trim()) refresh();
+  });
+  byId("skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    byId("results").focus();
   });
   byId("onward").addEventListener("click", async () => {
     const n = list.views().length;
@@ -291,7 +304,7 @@ function wire() {
     list.views()[n]?.button.focus();
   });
   byId("home").addEventListener("click", (event) => {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return; // another tab or window
     event.preventDefault();
     box.value = "";
     change(nothing());
