@@ -17,8 +17,8 @@ from query import QUESTIONS, Remembering, index_of
 from semsearch import Searcher
 from semsearch.filters import parse
 
-SHARES = (0.0001, 0.001, 0.01, 0.1, 1.0)
-ROUNDS = 40
+SHARES = (0.0001, 0.001, 0.01, 0.1)
+ROUNDS = 30
 WARM_UP = 5
 K = 10
 
@@ -34,7 +34,7 @@ def is_exact(searcher: Searcher, question: str, where: str) -> bool:
     hits = searcher.search(question, k=K, mode="dense", rerank=False, fold=False, where=where)
     with searcher._index.state() as state:
         allowed = state.selector.select(parse(where)).vectors
-        scores = np.sort(state.vectors.get(allowed) @ searcher._encode(question))[::-1]
+        scores = np.sort(state.vectors.get(allowed) @ searcher._encode([question])[0])[::-1]
     return np.allclose([hit.score for hit in hits], scores[:K], atol=1e-5) and len(hits) == min(K, len(allowed))
 
 
@@ -63,7 +63,7 @@ def main() -> None:
                     for name in ("search, new", "search, kept"):
                         call = lambda q=question, w=asked: searcher.search(q, rerank=False, where=w)  # noqa: E731
                         times[name].append(measured(call))
-                    exact.append(r % 10 != 0 or share == 1.0 or is_exact(searcher, question, asked))
+                    exact.append(r % 10 != 0 or is_exact(searcher, question, asked))
                 for name, ms in times.items():
                     p50, p95 = np.percentile(ms[WARM_UP:], (50, 95))
                     row = {"filter": kind, "share": share, "step": name, "p50 ms": float(p50), "p95 ms": float(p95)}
