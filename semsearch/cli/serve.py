@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import click
@@ -27,6 +30,7 @@ ONE_THREAD_EACH = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 @click.option("--host", default="127.0.0.1", metavar="HOST", help="Where to listen; a network's address needs --token.")
 @click.option("--port", default=8765, type=click.IntRange(0, 65535), metavar="PORT", help="0: any that is free.")
 @click.option("--writable", is_flag=True, help="Let requests add and remove documents.")
+@click.option("--watch", "is_watching", is_flag=True, help="Index the folders of the index again when they change.")
 @click.option(
     "--token", envvar=TOKEN_VARIABLE, show_default=f"{TOKEN_VARIABLE}, or none", help="What requests must carry."
 )
@@ -57,6 +61,7 @@ def serve(
     host: str,
     port: int,
     writable: bool,
+    is_watching: bool,
     token: str | None,
     hosts: tuple[str, ...],
     origins: tuple[str, ...],
@@ -94,10 +99,32 @@ def serve(
     )
     check(settings)
     service = Service(index, device=device, reranker=reranker, writable=writable)
-    try:
+    with contextlib.closing(service), _watching(index, device) if is_watching else contextlib.nullcontext():
         run(service, settings, shared=reranker is None and device == "auto", on_start=_tell)
-    finally:
-        service.close()
+
+
+@contextlib.contextmanager
+def _watching(index: str, device: str) -> Iterator[None]:
+    """Keep the index in step with its folders, in a thread of its own."""
+    from semsearch.cli.watch import tell_error, teller
+    from semsearch.watching import Watch
+
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            watcher.run(on_report=teller(), on_error=tell_error, stop=stop)
+        except Exception as error:  # nobody else would tell of it
+            tell_error(error)
+
+    with Watch(index=index, device=device) as watcher:
+        thread = threading.Thread(target=work, name="watch")
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
 
 def _tell(address: str) -> None:

@@ -16,7 +16,7 @@ from semsearch.cli.output import clean, clean_line, echo_json, short_path
 if TYPE_CHECKING:
     from semsearch.reports import IndexReport
 
-__all__ = ["watch"]
+__all__ = ["tell_error", "teller", "watch"]
 
 
 @click.command(
@@ -61,7 +61,7 @@ def watch(
     from semsearch.watching import Watch
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
-    tell = _teller(as_json=as_json)
+    tell = teller(as_json=as_json)
     with Watch(
         paths,
         index=index,
@@ -72,16 +72,16 @@ def watch(
         excludes=excludes or None,
     ) as watcher:
         with progress.indexing() as show:
-            first = watcher.sync(progress=show, on_error=_tell_error)
+            first = watcher.sync(progress=show, on_error=tell_error)
         if first is not None:
             tell(first)
         names = ", ".join(clean_line(short_path(root)) for root in watcher.roots)
         click.echo(f"semsearch: watching {names}; Ctrl-C ends it", err=True)
-        watcher.run(after=first, on_report=tell, on_error=_tell_error)
+        watcher.run(after=first, on_report=tell, on_error=tell_error)
 
 
-def _teller(*, as_json: bool) -> Callable[[IndexReport], None]:
-    """Tells of each sync in a line, and of each problem once."""
+def teller(*, as_json: bool = False) -> Callable[[IndexReport], None]:
+    """What tells of each sync in a line, and of each problem once."""
     known: set[tuple[str, str]] = set()
 
     def tell(report: IndexReport) -> None:
@@ -101,7 +101,8 @@ def _teller(*, as_json: bool) -> Callable[[IndexReport], None]:
     return tell
 
 
-def _tell_error(error: Exception) -> None:
+def tell_error(error: Exception) -> None:
+    """Say why a sync failed, which is tried again."""
     from semsearch.errors import IndexLocked
 
     is_locked = isinstance(error, IndexLocked)

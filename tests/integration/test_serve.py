@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,10 @@ def serving(index, *arguments):
         text=True,
     )
     try:
-        line = process.stderr.readline()
-        assert "serving at http://127.0.0.1:" in line, line + process.stderr.read()
+        lines = [process.stderr.readline()]
+        while "serving at http://127.0.0.1:" not in lines[-1]:
+            assert process.poll() is None, "".join(lines)
+            lines.append(process.stderr.readline())
         yield process
     finally:
         process.kill()
@@ -80,6 +83,24 @@ def without_time(answer):
 def service(index):
     with serving(index) as process:
         yield process
+
+
+def test_a_service_that_watches_follows_its_folders(tmp_path):
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "gulls.md").write_text(PAGES["gulls.md"], encoding="utf-8")
+    build_index(pages, index=tmp_path / "index")
+    with serving(tmp_path / "index", "--watch") as process:
+        (pages / "bread.md").write_text(PAGES["bread.md"], encoding="utf-8")
+        found = []
+        for _ in range(600):  # a minute
+            found = ask(tmp_path / "index", {"q": "kneading dough", "k": 1})["hits"]
+            if found and Path(found[0]["path"]).name == "bread.md":
+                break
+            time.sleep(0.1)
+        assert [Path(hit["path"]).name for hit in found] == ["bread.md"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
 
 
 class TestQueryAsksIt:
