@@ -100,7 +100,7 @@ year: 2021
 
 每个月的最后一天盘点仓库。
 """
-HOSTILE = f"The volcano erupted at midnight {INJECTED.format('text', 'text')} and {BIDI}the ash fell on the harbour."
+HOSTILE = f"The volcano erupted at midnight {INJECTED.format('text', 'text')} and {BIDI}the ash fell on the harbour. {'a' * 300}"
 PROVERBS = """\
 A stitch in time saves nine.
 Too many cooks spoil the broth.
@@ -702,18 +702,17 @@ def test_a_passage_of_10_000_characters_is_folded(guarded: Service, open_page: C
 def test_changes_of_the_index_are_told_and_taken_in(guarded: Service, open_page: Callable[..., Page]) -> None:
     page = open_page(guarded.url + "?q=a+lantern")
     enter(page)
-    documents = [{"id": f"lantern-{n}", "text": f"{LONG} A lantern {n}."} for n in range(6)]
+    documents = [{"id": f"lantern-{n}", "text": f"{LONG} A lantern {n}."} for n in range(20)]
     send = """([documents, token]) => {
         const headers = {"Content-Type": "application/json", Authorization: `Bearer ${token}`};
         fetch("index/documents", {method: "POST", headers, body: JSON.stringify({documents})});
     }"""
     page.evaluate(send, [documents, TOKEN])
-    page.wait_for_timeout(500)
     watcher = open_page(guarded.url + "?q=a+lantern")
     enter(watcher)
     note = watcher.get_by_text("The index is being changed.")
     expect(note).to_be_visible()
-    expect(note).to_be_hidden()
+    expect(note).to_be_hidden(timeout=4 * PATIENCE_MS)
     expect(watcher.locator(".hit").first).to_contain_text("lantern")
     gone = [*(document["id"] for document in documents), "long", "short"]
     remove = """async ([ids, token]) => {
