@@ -34,7 +34,6 @@ class Indexes:
             raise InvalidInput(f"two of the indexes {', '.join(named)} have the same name; serve them one by one")
         self._given = dict(opened or {})
         self._opened: dict[Path, Searcher] = {}
-        self._replaced: list[Searcher] = []
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
@@ -76,16 +75,16 @@ class Indexes:
         path = self.path(name)
         with self._lock:
             searcher = self._opened.get(path)
-            if searcher is None or not searcher.is_current():
-                if searcher is not None:
-                    self._replaced.append(searcher)  # which others may be asking still
+            if searcher is not None and not searcher.is_current():
+                del self._opened[path]  # not closed: other threads may be asking it
+                searcher = None
+            if searcher is None:
                 searcher = self._opened[path] = Searcher.open(path)
             return searcher
 
     def close(self) -> None:
         """Close those that were opened here."""
         with self._lock:
-            for searcher in (*self._opened.values(), *self._replaced):
+            for searcher in self._opened.values():
                 searcher.close()
             self._opened.clear()
-            self._replaced.clear()

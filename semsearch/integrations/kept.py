@@ -118,8 +118,10 @@ class KeptIndex:
         return load_built_embedder(self.path, built, self._device)
 
     def searcher(self) -> Searcher | None:
-        """What searches the index; None where there is none yet."""
+        """What searches the index as it is at its path; None where there is none."""
         with self._lock:
+            if self._searcher is not None and not self._searcher.is_current():
+                self._searcher, self._embedder = None, self._given  # not closed: other threads may be asking it
             if self._searcher is None:
                 try:
                     self._searcher = Searcher.open(

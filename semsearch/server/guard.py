@@ -22,7 +22,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-DEBUG_VARIABLE = "SEMSEARCH_DEBUG"
 WRITE_ROUTE = "/index/documents"
 OPEN_TO_ALL = frozenset({"/health"})  # without a token
 PREFLIGHT = {
@@ -86,6 +85,8 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         """Refuse who may not ask."""
+        if scope.get("client") is None and scope.get("server", (None, 0))[1] is None:
+            return  # by a Unix socket in the user's own folder, where no browser comes from
         hosts, origins = _values(scope, b"host"), _values(scope, b"origin")
         if not self._origins.knows_host(hosts):
             raise Refused(421, "the host named by the request is not this service; semsearch serve --allow-host NAME")
@@ -96,8 +97,7 @@ class Guard:
             raise Refused(403, "pages of another origin may not ask; semsearch serve --cors-origin ORIGIN")
         if scope["method"] == "OPTIONS" and origins and origins[0].lower() in self._origins.cors:
             raise Refused(204, "", PREFLIGHT)
-        is_local = scope.get("client") is None and scope.get("server", (None, 0))[1] is None  # by a socket of the user
-        if self._token and not is_local and scope["path"] not in self._open_paths:
+        if self._token and scope["path"] not in self._open_paths:
             given = " ".join(_values(scope, b"authorization")).encode("latin-1", "replace")
             if not hmac.compare_digest(given, b"Bearer " + self._token):
                 message = "the token is missing or wrong; send it as Authorization: Bearer TOKEN"

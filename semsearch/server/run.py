@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -23,6 +24,7 @@ __all__ = ["check", "serve"]
 
 BACKLOG = 2_048
 MAX_CONNECTIONS = 512
+DEBUG_VARIABLE = "SEMSEARCH_DEBUG"  # as for every command: it shows where a fault of ours is
 GRACE_S = 15  # for requests in flight when the service is told to end
 
 
@@ -110,3 +112,5 @@ def _log_to_stderr() -> None:
         logger.addHandler(handler)
         logger.setLevel(logging.ERROR)
         logger.propagate = False
+    if os.environ.get(DEBUG_VARIABLE):
+        logging.getLogger("semsearch.server").setLevel(logging.DEBUG)

@@ -42,7 +42,7 @@ class Settings:
         host, port: where it listens; port 0 is any that is free.
         token: what requests must carry as `Authorization: Bearer`; "" for none.
         allowed_hosts: names by which requests may call the service beside those of where it listens.
-    cors_origins: pages of other origins that may read answers.
+        cors_origins: pages of other origins that may read answers.
         writable: whether requests may change the index.
         max_waiting: requests that wait for a free thread before others are turned away.
         timeout_s: a request's time from its last byte to its answer, in seconds.

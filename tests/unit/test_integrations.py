@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -59,6 +60,16 @@ def test_a_store_gives_as_many_as_were_asked_for(toy: ToyEmbedder, mode: str) ->
     assert hits[0].document.id == "0" and [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
     assert len(hits) == (4 if mode == "hybrid" else 1)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True) and hits[-1].score >= 0
+
+
+def test_an_index_that_is_made_anew_is_opened_anew(toy: ToyEmbedder) -> None:
+    kept = KeptIndex("kept", embedder=toy)
+    kept.write([keep("before", "the lamp of the lighthouse", {})])
+    assert [hit.document.id for hit in kept.search("lamp", 1, {})] == ["before"]
+    shutil.rmtree(kept.path)
+    assert (kept.search("lamp", 1, {}), kept.count()) == ([], 0)
+    build_index([keep("after", "another lamp", {})], index="kept", embedder=toy)
+    assert [hit.document.id for hit in kept.search("lamp", 1, {})] == ["after"]
 
 
 def test_an_index_is_opened_and_a_model_loaded_once(toy: ToyEmbedder) -> None:

@@ -13,6 +13,7 @@ from semsearch.errors import InvalidInput
 from semsearch.server.batching import BatchingTokenEmbedder, batching
 from semsearch.server.bodies import json_bytes
 from semsearch.server.gate import Busy, Gate, TookTooLong
+from semsearch.server.guard import Guard
 from semsearch.server.metrics import Metrics
 from semsearch.server.origins import Origins, is_loopback
 from semsearch.server.run import check
@@ -172,6 +173,27 @@ class TestOrigins:
     def test_hosts(self, bound, host, is_known):
         allowed = ["search.example"] if bound == "192.168.1.2" else []
         assert Origins(bound, allowed_hosts=allowed).knows_host([host]) is is_known
+
+    @pytest.mark.parametrize(
+        ("client", "server", "status"), [(None, ["/run/x.sock", None], 200), (*2 * [["127.0.0.1", 9]], 421)]
+    )
+    def test_only_by_the_users_own_socket_the_host_and_the_token_do_not_matter(self, client, server, status):
+        sent = []
+
+        async def app(scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        async def receive():
+            return {"type": "http.request", "body": b""}
+
+        async def send(message):
+            sent.append(message)
+
+        settings = Settings(host="192.168.1.2", token="secret")
+        guard = Guard(app, settings, Origins(settings.host), Metrics(), open_paths=frozenset())
+        scope = {"type": "http", "method": "POST", "path": "/search", "headers": [(b"host", b"localhost")]}
+        asyncio.run(guard({**scope, "client": client, "server": server}, receive, send))
+        assert sent[0]["status"] == status
 
     def test_one_host_is_named(self):
         assert not Origins("127.0.0.1").knows_host([])
