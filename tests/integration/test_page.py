@@ -100,7 +100,8 @@ year: 2021
 
 每个月的最后一天盘点仓库。
 """
-HOSTILE = f"The volcano erupted at midnight {INJECTED.format('text', 'text')} and {BIDI}the ash fell on the harbour. {'a' * 300}"
+HOSTILE = f"The volcano erupted at midnight {INJECTED.format('text', 'text')} and {BIDI}the ash fell on the harbour. "
+HOSTILE += "a" * 300
 PROVERBS = """\
 A stitch in time saves nine.
 Too many cooks spoil the broth.
