@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from semsearch.store.selection import FacetCount
     from semsearch.types import Hit
 
-__all__ = ["facets_json", "hit_from_json", "hit_json", "hit_path", "query_answer", "relevant", "strict_json"]
+__all__ = [
+    "explained",
+    "facets_json",
+    "hit_from_json",
+    "hit_json",
+    "hit_path",
+    "query_answer",
+    "relevant",
+    "strict_json",
+]
 
 
 def relevant(hits: Sequence[Hit], min_probability: float | None) -> tuple[list[Hit], float | None]:
@@ -30,6 +39,13 @@ def relevant(hits: Sequence[Hit], min_probability: float | None) -> tuple[list[H
         return list(hits), best
     threshold = NOTHING_RELEVANT if min_probability is None else min_probability
     return [hit for hit in hits if hit.probability is None or hit.probability >= threshold], best
+
+
+def explained(
+    explain: Callable[[str, Hit], list[TokenMatch]], query: str, hits: Sequence[Hit], mode: str
+) -> list[list[TokenMatch]]:
+    """What `Searcher.explain` tells of each hit; nothing where words alone were looked for, without the model."""
+    return [explain(query, hit) if mode != "lexical" else [] for hit in hits]
 
 
 def query_answer(

@@ -55,7 +55,7 @@ class Answered:
 
 def ask_index(question: Question, *, device: str, reranker: str | None, opened: ExitStack) -> Answered:
     """Search the index in this process; it is closed with `opened`. Errors as for `Searcher`."""
-    from semsearch.answers import facets_json, query_answer, relevant
+    from semsearch.answers import explained, facets_json, query_answer, relevant
     from semsearch.cli import facets
     from semsearch.searching import Searcher
 
@@ -65,8 +65,7 @@ def ask_index(question: Question, *, device: str, reranker: str | None, opened: 
     hits, best = relevant(searcher.search(text, **options), question.min_probability)
     elapsed_ms = 1000 * (time.perf_counter() - start)
     mode = options.get("mode", "hybrid")
-    by_meaning = mode != "lexical"
-    matches = [searcher.explain(text, hit) if by_meaning else [] for hit in hits] if question.explain else None
+    matches = explained(searcher.explain, text, hits, mode) if question.explain else None
     counts = facets.count(searcher, question.facets, options.get("where"))
     data = query_answer(text, searcher.path, mode, elapsed_ms, hits, best, matches)
     if counts:

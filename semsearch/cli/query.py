@@ -184,7 +184,7 @@ def _show(answer: Answered, question: Question, form: str, *, null: bool, open_r
 
 def _answer_lines(question: Question, lines: BinaryIO, *, device: str, reranker: str | None) -> bool:
     """Print the answer to each line, in order; whether any has a hit."""
-    from semsearch.answers import query_answer, relevant
+    from semsearch.answers import explained, query_answer, relevant
     from semsearch.searching import Searcher
 
     is_found, mode = False, question.options.get("mode", "hybrid")
@@ -195,9 +195,7 @@ def _answer_lines(question: Question, lines: BinaryIO, *, device: str, reranker:
             mean_ms = 1000 * (time.perf_counter() - start) / len(block)
             for text, hits in zip(block, answers, strict=True):
                 found, best = relevant(hits, question.min_probability)
-                matches = None
-                if question.explain:
-                    matches = [searcher.explain(text, hit) if mode != "lexical" else [] for hit in found]
+                matches = explained(searcher.explain, text, found, mode) if question.explain else None
                 echo_json(query_answer(text, searcher.path, mode, mean_ms, found, best, matches))
                 is_found = is_found or bool(found)
     return is_found

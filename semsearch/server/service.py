@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semsearch import __version__
-from semsearch.answers import facets_json, hit_json, query_answer, relevant
+from semsearch.answers import explained, facets_json, hit_json, query_answer, relevant
 from semsearch.searching import Searcher
 from semsearch.server.batching import BatchingEmbedder, batching
 from semsearch.server.writing import Writer
@@ -116,8 +116,7 @@ class Service:
         found = searcher.search(text, **options)
         elapsed_ms = 1000 * (time.perf_counter() - start)
         hits, best = relevant(found, min_probability)
-        by_meaning = mode != "lexical"
-        matches = [searcher.explain(text, hit) if by_meaning else [] for hit in hits] if explain else None
+        matches = explained(searcher.explain, text, hits, mode) if explain else None
         answer = query_answer(text, searcher.path, mode, elapsed_ms, hits, best, matches)
         if highlight:
             for hit, marks in zip(answer["hits"], searcher.highlight(text, hits), strict=True):

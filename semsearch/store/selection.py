@@ -259,9 +259,9 @@ class Selector:
             return
         known = self.fields()
         near = difflib.get_close_matches(field.removeprefix("metadata."), known, n=1, cutoff=0.6)
-        meant = f"did you mean {near[0]}? " if near else ""
+        meant = f"did you mean {near[0]}? There" if near else "there"
         shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
-        raise InvalidInput(f"{at}: no document has a field {field!r}; {meant}There are {shown}")
+        raise InvalidInput(f"{at}: no document has a field {field!r}; {meant} are {shown}")
 
     def _check_kind(self, field: str, value: Value, at: str) -> None:
         if field in BUILT_IN:
