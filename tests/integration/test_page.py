@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from semsearch import Document, build_index
+from semsearch.store.files import writer_lock
 from semsearch.types import Heading
 from tests.checkpoints import write_bi_encoder
 
@@ -140,6 +141,7 @@ class Service:
 
     process: subprocess.Popen[str]
     url: str
+    index: Path
 
     @property
     def port(self) -> str:
@@ -159,7 +161,7 @@ def serve(index: Path, *more: str) -> Service:
     assert process.stderr is not None
     for line in process.stderr:
         if match := re.search(r"http://\S+", line):
-            return Service(process, match[0])
+            return Service(process, match[0], index)
     raise AssertionError(f"the service ended: {process.wait()}")
 
 
@@ -708,11 +710,13 @@ def test_changes_of_the_index_are_told_and_taken_in(guarded: Service, open_page:
         const headers = {"Content-Type": "application/json", Authorization: `Bearer ${token}`};
         fetch("index/documents", {method: "POST", headers, body: JSON.stringify({documents})});
     }"""
-    page.evaluate(send, [documents, TOKEN])
     watcher = open_page(guarded.url + "?q=a+lantern")
     enter(watcher)
     note = watcher.get_by_text("The index is being changed.")
-    expect(note).to_be_visible()
+    with writer_lock(guarded.index):  # the change waits for it, and is long enough to be seen
+        page.evaluate(send, [documents, TOKEN])
+        watcher.reload()
+        expect(note).to_be_visible()
     expect(note).to_be_hidden(timeout=4 * PATIENCE_MS)
     expect(watcher.locator(".hit").first).to_contain_text("lantern")
     gone = [*(document["id"] for document in documents), "long", "short"]
