@@ -12,7 +12,7 @@ from semsearch.ranking.calibration import NOTHING_RELEVANT
 if TYPE_CHECKING:
     from semsearch.encoders.late_interaction import TokenMatch
     from semsearch.store.selection import FacetCount
-    from semsearch.types import Hit
+    from semsearch.types import Chunk, Document, Hit
 
 __all__ = [
     "explained",
@@ -20,6 +20,8 @@ __all__ = [
     "hit_from_json",
     "hit_json",
     "hit_path",
+    "metadata_json",
+    "passage_json",
     "query_answer",
     "relevant",
     "strict_json",
@@ -85,17 +87,14 @@ def query_answer(
     }
 
 
-def hit_json(hit: Hit) -> dict[str, Any]:
-    """One hit as part of an answer."""
-    chunk, document, scores = hit.chunk, hit.document, hit.scores
+def passage_json(chunk: Chunk, document: Document) -> dict[str, Any]:
+    """A passage and where it stands."""
+    path = document.source or document.id
     return {
-        "rank": hit.rank,
-        "score": hit.score,
-        "probability": hit.probability,
         "chunk_id": chunk.id,
         "document_id": document.id,
-        "path": hit_path(hit),
-        "title": document.title or Path(hit_path(hit)).stem,
+        "path": path,
+        "title": document.title or Path(path).stem,
         "heading": chunk.heading,
         "page": chunk.page,
         "line_start": chunk.line_start,
@@ -103,6 +102,22 @@ def hit_json(hit: Hit) -> dict[str, Any]:
         "start": chunk.start,
         "end": chunk.end,
         "text": chunk.text,
+    }
+
+
+def metadata_json(document: Document) -> dict[str, Any]:
+    """A document's metadata without what adapters keep in it for themselves."""
+    return {name: value for name, value in document.metadata.items() if not name.startswith("__")}
+
+
+def hit_json(hit: Hit) -> dict[str, Any]:
+    """One hit as part of an answer."""
+    scores = hit.scores
+    return {
+        "rank": hit.rank,
+        "score": hit.score,
+        "probability": hit.probability,
+        **passage_json(hit.chunk, hit.document),
         "scores": {
             "dense": scores.dense,
             "lexical": scores.lexical,
@@ -110,7 +125,7 @@ def hit_json(hit: Hit) -> dict[str, Any]:
             "fused": scores.fused,
             "rerank": scores.rerank,
         },
-        "metadata": {name: value for name, value in document.metadata.items() if not name.startswith("__")},
+        "metadata": metadata_json(hit.document),
         "duplicates": [
             {
                 "path": other.source or other.document_id,

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semsearch import __version__
-from semsearch.answers import explained, facets_json, hit_json, query_answer, relevant
+from semsearch.answers import (
+    explained,
+    facets_json,
+    hit_json,
+    metadata_json,
+    passage_json,
+    query_answer,
+    relevant,
+)
 from semsearch.searching import Searcher
 from semsearch.server.batching import BatchingEmbedder, batching
 from semsearch.server.writing import Writer
@@ -139,22 +147,11 @@ class Service:
         """A passage with lines of its document around it."""
         searcher = self._searcher
         (own, _), (chunk, document) = (searcher.passage(chunk_id, context=n) for n in (0, context))
-        path = document.source or document.id
         return {
-            "chunk_id": chunk.id,
-            "document_id": document.id,
-            "path": path,
-            "title": document.title or Path(path).stem,
-            "heading": chunk.heading,
-            "page": chunk.page,
-            "line_start": chunk.line_start,
-            "line_end": chunk.line_end,
-            "start": chunk.start,
-            "end": chunk.end,
-            "text": chunk.text,
+            **passage_json(chunk, document),
             "passage": (own.start - chunk.start, own.end - chunk.start),
             "document_chars": len(document.text),
-            "metadata": document.metadata,
+            "metadata": metadata_json(document),
         }
 
     def facets(self, keys: Sequence[str], where: str | None, limit: int | None = None) -> dict[str, Any]:
