@@ -27,11 +27,12 @@ def rescore(
     scores: ScoreArray = reranker.score(query.text, texts).astype(np.float64)
     read = candidates.take_first(len(texts))
     parts: Mapping[str, ScoreArray] = {"reranker": scores}
+    weight: float | None = getattr(reranker, "first_stage_weight", None)
     if isinstance(reranker, LateInteraction):
+        share = share if weight is None else 1.0 - weight
         scale = float(read.fused.max()) if query.mode == "lexical" else 1.0  # BM25 has no range of its own
         parts = late_parts(read, scores, share, scale=scale)
-    elif hasattr(reranker, "first_stage_weight"):
-        weight = float(reranker.first_stage_weight)
+    elif weight is not None:
         first_stage, said = read.fused.tolist(), scores.tolist()
         joined = blend(first_stage, said, first_stage_weight=weight).astype(np.float64)
         kept = weight * blend(first_stage, said, first_stage_weight=1.0).astype(np.float64)

@@ -523,7 +523,7 @@ class Searcher:
         if known is None:
             return None
         with_late_interaction, without = known
-        return with_late_interaction if isinstance(reranker, LateInteraction) else without
+        return without if reranker is None or reranker is not self._own_reranker else with_late_interaction
 
     def _late_interaction(self) -> LateInteraction | None:
         """The index's model as a reranker, where it gives vectors of tokens."""

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 PSEUDO_QUERIES = 2_000  # made of an index when nothing else says what is asked
+RERANKING = {  # what a reranker is trained with where it is not told
+    "late": {"epochs": 4, "batch_size": 64, "learning_rate": 5e-5, "max_length": 128, "negatives": 1},
+    "cross-encoder": {"epochs": 1, "batch_size": 8, "learning_rate": 1e-4, "max_length": 160, "negatives": 6},
+}
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -64,8 +68,10 @@ def _data_options(command: F) -> F:
 
 
 def _training_options(**defaults: Any) -> Callable[[F], F]:
-    """How to train, with the defaults of one kind of model."""
+    """How to train, with the defaults of one kind of model; of two, where the loss decides which one it is."""
     texts = {"batch_size": "Queries a step.", "epochs": "Times each query is met.", **defaults.pop("texts", {})}
+    shown = {name: value if isinstance(value, str) else True for name, value in defaults.items()}
+    defaults = {name: None if isinstance(value, str) else value for name, value in defaults.items()}
 
     def add(command: F) -> F:
         for option in (
@@ -98,6 +104,7 @@ def _training_options(**defaults: Any) -> Callable[[F], F]:
             click.option(
                 "--max-length",
                 default=defaults["max_length"],
+                show_default=shown["max_length"],
                 type=click.IntRange(8),
                 metavar="TOKENS",
                 help="Tokens read in training; the rest is cut off.",
@@ -109,6 +116,7 @@ def _training_options(**defaults: Any) -> Callable[[F], F]:
             click.option(
                 "--learning-rate",
                 default=defaults["learning_rate"],
+                show_default=shown["learning_rate"],
                 type=click.FloatRange(0, 1, min_open=True),
                 metavar="X",
                 help="At its highest.",
@@ -116,6 +124,7 @@ def _training_options(**defaults: Any) -> Callable[[F], F]:
             click.option(
                 "--batch-size",
                 default=defaults["batch_size"],
+                show_default=shown["batch_size"],
                 type=click.IntRange(2),
                 metavar="N",
                 help=texts["batch_size"],
@@ -123,6 +132,7 @@ def _training_options(**defaults: Any) -> Callable[[F], F]:
             click.option(
                 "--epochs",
                 default=defaults["epochs"],
+                show_default=shown["epochs"],
                 type=click.IntRange(1),
                 metavar="N",
                 help=texts["epochs"],
@@ -148,10 +158,24 @@ def _training_options(**defaults: Any) -> Callable[[F], F]:
     return add
 
 
-def _negatives_option(default: int) -> Callable[[F], F]:
+def _negatives_option(default: int | str) -> Callable[[F], F]:
+    shown, value = (default, None) if isinstance(default, str) else (True, default)
     return click.option(
-        "--negatives", default=default, type=click.IntRange(0), metavar="N", help="Hard negatives a query."
+        "--negatives",
+        default=value,
+        show_default=shown,
+        type=click.IntRange(0),
+        metavar="N",
+        help="Hard negatives a query.",
     )
+
+
+def _shown(defaults: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Each setting of several kinds, in words."""
+    return {
+        name: "; ".join(f"{values[name]} {kind}" for kind, values in defaults.items())
+        for name in next(iter(defaults.values()))
+    }
 
 
 _ANSWERS = {"context_settings": {"show_default": True}}
@@ -196,21 +220,31 @@ def embedder(**options: Any) -> None:
     ),
     **_ANSWERS,
 )
-@_training_options(epochs=1, batch_size=8, learning_rate=1e-4, max_length=160)
-@_negatives_option(6)
-@click.option("--positives", default=2, type=click.IntRange(1), metavar="N", help="Relevant passages a query, at most.")
+@_training_options(**{name: shown for name, shown in _shown(RERANKING).items() if name != "negatives"})
+@_negatives_option(_shown(RERANKING)["negatives"])
+@click.option(
+    "--positives",
+    default=2,
+    type=click.IntRange(1),
+    metavar="N",
+    help="Relevant passages a query, at most; of late interaction one.",
+)
 @click.option(
     "--loss",
-    default="listnet",
-    type=click.Choice(("listnet", "lambda", "bce")),
-    help="listnet and lambda compare the passages of a query; bce judges each on its own.",
+    default="late",
+    type=click.Choice(("late", "listnet", "lambda", "bce")),
+    help="late trains the vectors of tokens; others a cross-encoder, whose passages of a query listnet and lambda "
+    "compare, while bce judges each on its own.",
 )
 @click.option(
     "--embedder", metavar="NAME", show_default="all-MiniLM-L6-v2", help="Model of the first stage, as in your index."
 )
 @_data_options
 def reranker(**options: Any) -> None:
-    """Train the model that reads query and passage together.
+    """Train the model that looks closer at what was found first.
+
+    With --loss late it compares the tokens of query and passage, which some thousand examples teach it. Others train a
+    cross-encoder, which reads both together, and needs far more, or a --base that is one already.
 
     Examples come from the same sources as for an embedder. The trained model has to beat both the first stage and the
     model it started from; how much the first stage still counts beside it is chosen on held-out queries and kept.
@@ -220,6 +254,8 @@ def reranker(**options: Any) -> None:
     from semsearch.encoders import DEFAULT_MODEL
     from semsearch.training.runs import train_reranker
 
+    chosen = RERANKING["late" if options["loss"] == "late" else "cross-encoder"]
+    options |= {name: value for name, value in chosen.items() if options[name] is None}
     data, test = _read_data(options)
     first = options["embedder"] or DEFAULT_MODEL
     _run(options, lambda training: train_reranker(data, training, embedder=first, test=test))

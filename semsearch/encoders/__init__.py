@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from semsearch.encoders.models import DEFAULT_MODEL, ModelFiles, find_model
+from semsearch.encoders.reranker_settings import read_settings
 from semsearch.encoders.tokenized import comparable
 from semsearch.errors import ModelError
 from semsearch.types import Embedder, Reranker
@@ -45,7 +46,10 @@ def load_embedder(model: str = DEFAULT_MODEL, *, device: str = "auto", precision
 
 
 def load_reranker(model: str, *, device: str = "auto", precision: str = "auto") -> Reranker:
-    """Load a cross-encoder, which runs on one device; arguments and errors as for `load_embedder`."""
+    """Load a reranker: a cross-encoder, which runs on one device, or a bi-encoder trained for late interaction.
+
+    Arguments and errors as for `load_embedder`.
+    """
     try:
         files = find_model(model)
     except ModelError as error:
@@ -56,6 +60,12 @@ def load_reranker(model: str, *, device: str = "auto", precision: str = "auto") 
             "(semsearch train reranker makes one), or the whole hub name of one that was fetched before; without any, "
             "the index's own model reranks"
         ) from error
+    settings = read_settings(files.path)
+    if settings.late_interaction:
+        from semsearch.encoders.late_interaction import LateInteraction
+
+        embedder = load_embedder(model, device=device, precision=precision)
+        return LateInteraction.of(embedder, first_stage_weight=settings.first_stage_weight)
     if _runs_on_openvino(files, device, precision):
         from semsearch.encoders.openvino_runtime import OpenVinoReranker
 

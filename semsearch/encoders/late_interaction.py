@@ -13,8 +13,9 @@ import numpy as np
 
 from semsearch.encoders import pacing
 from semsearch.encoders.sample_texts import SAMPLE_QUERY
+from semsearch.errors import ModelError
 from semsearch.products import each_with_each
-from semsearch.types import FloatArray, TokenEmbedder
+from semsearch.types import Embedder, FloatArray, TokenEmbedder
 
 __all__ = ["LateInteraction", "TokenMatch"]
 
@@ -41,13 +42,29 @@ class TokenMatch:
 class LateInteraction:
     """A reranker made of a bi-encoder's own token vectors. Safe to use from several threads.
 
+    Attributes:
+        first_stage_weight: share of the first stage in what hits are ranked by, in [0, 1], as training found it for a
+            model of its own; None for the index's model, whose share the index's plan states.
+
     Source: the sum over query tokens of the greatest similarity, of Khattab and Zaharia, "ColBERT", SIGIR 2020,
-        doi:10.1145/3397271.3401075; here a mean, of cosines, of a model that was not trained for it.
+        doi:10.1145/3397271.3401075; here a mean, of cosines, mostly of a model that was not trained for it.
     """
 
-    def __init__(self, embedder: TokenEmbedder) -> None:
+    def __init__(self, embedder: TokenEmbedder, *, first_stage_weight: float | None = None) -> None:
         self._embedder = embedder
+        self.first_stage_weight = first_stage_weight
         self._speed: float | None = None
+
+    @classmethod
+    def of(cls, embedder: Embedder, *, first_stage_weight: float | None = None) -> LateInteraction:
+        """A bi-encoder as a reranker.
+
+        Raises:
+            ModelError: it gives no vectors of tokens.
+        """
+        if not isinstance(embedder, TokenEmbedder):
+            raise ModelError(f"{embedder.name} gives no vectors of tokens, which late interaction compares")
+        return cls(embedder, first_stage_weight=first_stage_weight)
 
     @property
     def name(self) -> str:

@@ -39,6 +39,7 @@ INT8_LOSS = {  # models whose int8 passages were evaluated: SHA-256 of the weigh
 }
 BATCH_TOKENS = 1_024  # with padding; what a core's cache holds of a layer
 FEW_TEXTS_TOKENS = 256  # the same for a few dozen texts, too few to be of like length
+PAIRS_TOKENS = 512  # for a few dozen pairs of a query and a passage
 FEW_BATCHES = 8  # one after the other they take less time than compiling the graph for parallel streams
 REQUESTS_PER_STREAM = 2  # one computes while the next is filled
 INT8_GROUP = 384  # activations that share a scale where they are rounded token by token
@@ -143,7 +144,7 @@ class OpenVinoReranker(TokenizedReranker):
         """
         super().__init__(files, precision=choose_precision(precision))
         self._activate = bert_graph.score_activation({**self._config, **_stated_activation(files.path)})
-        self._graph = _CompiledGraph(files, "cross", self._build, self.precision)
+        self._graph = _CompiledGraph(files, "cross", self._build, self.precision, batch_tokens=PAIRS_TOKENS, n_few=0)
 
     def _build(self) -> Any:
         if self.precision != "int8":

@@ -13,14 +13,13 @@ import numpy as np
 from semsearch.encoders import pacing
 from semsearch.encoders.batching import placed_tokens
 from semsearch.encoders.models import ModelFiles, load_tokenizer
+from semsearch.encoders.reranker_settings import read_settings
 from semsearch.encoders.sample_texts import SAMPLE_QUERY
 from semsearch.errors import ModelError
 from semsearch.types import FloatArray, IntArray
 
-__all__ = ["SETTINGS_FILE", "TokenizedEmbedder", "TokenizedReranker", "comparable"]
+__all__ = ["TokenizedEmbedder", "TokenizedReranker", "comparable"]
 
-SETTINGS_FILE = "semsearch.json"  # in a model folder: what training found out about it
-FIRST_STAGE_WEIGHT = 0.2  # of a cross-encoder that says nothing: mostly its own order
 INT8_SUFFIX = "-int8"  # of the fingerprint of a model whose passages are encoded in int8
 
 
@@ -142,25 +141,12 @@ class TokenizedEmbedder(abc.ABC):
         """(positions, float32 (n, length, hidden) unit rows) of one or more token sequences, in parts."""
 
 
-def _first_stage_weight(files: ModelFiles) -> float:
-    path = files.path / SETTINGS_FILE
-    if not path.is_file():
-        return FIRST_STAGE_WEIGHT
-    try:
-        weight = float(json.loads(path.read_text(encoding="utf-8"))["first_stage_weight"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} does not state a first_stage_weight: {error!r}. Mend or delete it") from error
-    if not 0.0 <= weight <= 1.0:
-        raise ModelError(f"{path}: first_stage_weight is {weight}; it must lie in [0, 1]")
-    return weight
-
-
 class TokenizedReranker(abc.ABC):
     """A cross-encoder whose tokenizer is read at once and whose weights wait for the first pair to score.
 
     Attributes:
         first_stage_weight: share of the first stage in what hits are ranked by, in [0, 1]: what training found for this
-            model and wrote beside it, or FIRST_STAGE_WEIGHT.
+            model and wrote beside it, or what `RerankerSettings` says.
         precision, device: what it computes in, and where.
     """
 
@@ -178,7 +164,7 @@ class TokenizedReranker(abc.ABC):
         self._speed: float | None = None
         self.precision = precision
         self.device = device
-        self.first_stage_weight = _first_stage_weight(files)
+        self.first_stage_weight = read_settings(files.path).first_stage_weight
 
     @property
     def name(self) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from semsearch.encoders import load_embedder, load_reranker
 from semsearch.encoders.late_interaction import LateInteraction
-from semsearch.errors import InvalidInput
-from semsearch.types import Reranker, TokenEmbedder
+from semsearch.types import Reranker
 
 __all__ = ["any_reranker"]
 
@@ -14,12 +13,8 @@ def any_reranker(model: str | None, embedding_model: str, device: str) -> Rerank
     """A cross-encoder by name or folder, or without one a bi-encoder that compares token by token.
 
     Raises:
-        ModelError: the model cannot be found or run.
-        InvalidInput: the bi-encoder gives no vectors of tokens here.
+        ModelError: the model cannot be found or run, or the bi-encoder gives no vectors of tokens.
     """
     if model is not None:
         return load_reranker(model, device=device)
-    embedder = load_embedder(embedding_model, device=device, precision="full")
-    if not isinstance(embedder, TokenEmbedder):
-        raise InvalidInput(f"{embedding_model} gives no vectors of tokens on {device}; name a cross-encoder as model")
-    return LateInteraction(embedder)
+    return LateInteraction.of(load_embedder(embedding_model, device=device, precision="full"))

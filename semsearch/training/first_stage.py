@@ -29,11 +29,13 @@ class Candidates:
         passages: positions in the data.
         scores: what they were ranked by, in (0, 1].
         cosines: of the query and every passage of the data, float32 (n_passages,).
+        vectors: of what was found, float32 (n, dim).
     """
 
     passages: list[int]
     scores: list[float]
     cosines: FloatArray
+    vectors: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def first_stage(
     found = {}
     for key, legs in both_legs(data, embedder, vectors, query_ids):
         ranking = rank_hybrid(legs.candidates, legs.query, dense_weight(legs.unknown_share)).take_first(depth)
-        found[key] = Candidates(ranking.ids.tolist(), ranking.fused.tolist(), legs.cosines)
+        found[key] = Candidates(ranking.ids.tolist(), ranking.fused.tolist(), legs.cosines, ranking.vectors)
     return found
 
 

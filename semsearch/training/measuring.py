@@ -11,6 +11,7 @@ import numpy as np
 from semsearch.evaluation import DEPTH, Qrels, Run, measure
 from semsearch.evaluation import compare as compare_runs
 from semsearch.ranking.blending import blend
+from semsearch.ranking.reranking import smoothed
 from semsearch.training.data import TrainingData
 from semsearch.training.first_stage import Candidates, encode_passages, rank_passages
 from semsearch.types import Embedder, FloatArray, Reranker
@@ -22,11 +23,16 @@ __all__ = [
     "cross_fitted",
     "embedder_run",
     "first_stage_run",
+    "join_cross_encoder",
+    "join_late_interaction",
     "rerank_scores",
 ]
 
 MEASURE = "nDCG@10"
 PER_OWNER = 3  # passages ranked for each place of a run, as several may belong to one document
+Join = Callable[
+    [Candidates, FloatArray, float], FloatArray
+]  # of candidates, their scores, and the first stage's weight
 WEIGHTS = tuple(round(0.1 * i, 1) for i in range(11))
 
 
@@ -101,26 +107,36 @@ def rerank_scores(
 
 
 def blended_run(
-    data: TrainingData, found: Mapping[str, Candidates], scores: Mapping[str, FloatArray], weight: float
+    data: TrainingData, found: Mapping[str, Candidates], scores: Mapping[str, FloatArray], weight: float, join: Join
 ) -> Run:
-    """The candidates of each query ranked by `blend`; ties keep the first stage's order."""
+    """The candidates of each query ranked as `join` says; ties keep the first stage's order."""
     run = {}
     for key, candidates in found.items():
-        joined = blend(candidates.scores, scores[key].tolist(), first_stage_weight=weight)
-        order = np.argsort(-joined, kind="stable").tolist()
+        order = np.argsort(-join(candidates, scores[key], weight), kind="stable").tolist()
         run[key] = _owners(data, [candidates.passages[i] for i in order])
     return run
 
 
+def join_cross_encoder(candidates: Candidates, scores: FloatArray, weight: float) -> FloatArray:
+    """What a searcher ranks by when a cross-encoder has read the candidates."""
+    return blend(candidates.scores, scores.tolist(), first_stage_weight=weight)
+
+
+def join_late_interaction(candidates: Candidates, scores: FloatArray, weight: float) -> FloatArray:
+    """What a searcher ranks by when late interaction has read them."""
+    mean = weight * np.asarray(candidates.scores) + (1.0 - weight) * scores
+    return np.asarray(smoothed(mean, candidates.vectors), dtype=np.float32)
+
+
 def cross_fitted(
-    data: TrainingData, found: Mapping[str, Candidates], scores: Mapping[str, FloatArray], *, seed: int
+    data: TrainingData, found: Mapping[str, Candidates], scores: Mapping[str, FloatArray], join: Join, *, seed: int
 ) -> tuple[Run, float]:
     """(blended run, weight of the first stage), without a query having a say in its own weight.
 
     The queries are halved at random; each half is ranked with the weight that is best for the other. The weight given
     back is the best for all of them, to be used from now on.
     """
-    runs = {weight: blended_run(data, found, scores, weight) for weight in WEIGHTS}
+    runs = {weight: blended_run(data, found, scores, weight, join) for weight in WEIGHTS}
     qrels = _qrels(data, found)
     values = {weight: measure(run, qrels)[MEASURE] for weight, run in runs.items()}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from semsearch.encoders import DEFAULT_MODEL, load_embedder, load_reranker
+from semsearch.encoders.late_interaction import LateInteraction
 from semsearch.encoders.models import find_model
-from semsearch.encoders.tokenized import SETTINGS_FILE
+from semsearch.encoders.reranker_settings import RerankerSettings, write_settings
 from semsearch.errors import InvalidInput
 from semsearch.search_options import RERANK_DEPTH
 from semsearch.training import torch_engine
@@ -31,10 +31,12 @@ from semsearch.training.measuring import (
     cross_fitted,
     embedder_run,
     first_stage_run,
+    join_cross_encoder,
+    join_late_interaction,
     rerank_scores,
 )
 from semsearch.training.settings import EMBEDDER_LOSSES, RERANKER_LOSSES, Outcome, Progress, Settings, TrainReport
-from semsearch.types import Embedder, FloatArray
+from semsearch.types import Embedder, FloatArray, Reranker
 
 __all__ = ["Training", "pretrain", "train_embedder", "train_reranker"]
 
@@ -122,13 +124,15 @@ def train_embedder(data: TrainingData, training: Training, *, test: TrainingData
 def train_reranker(
     data: TrainingData, training: Training, *, embedder: str = DEFAULT_MODEL, test: TrainingData | None = None
 ) -> TrainReport:
-    """Train a cross-encoder; it is installed when it ranks the candidates of held-out queries better.
+    """Train a reranker; it is installed when it ranks the candidates of held-out queries better.
 
-    The first stage's best candidates are ranked by a blend of its scores and the model's. The weight is chosen on
-    held-out queries, for each half of them on the other, so that no query is measured with a weight that it helped to
-    choose; the one best for all is kept in the model's `semsearch.json`. The trained model wins when the mean nDCG@10
-    is higher than that of the first stage alone and than that of the starting model, blended in the same way, both with
-    p < alpha.
+    With the loss `late` that is a bi-encoder for late interaction; with the others, a cross-encoder. The first stage's
+    best candidates are ranked by a blend of its scores and the model's. The weight is chosen on held-out queries, for
+    each half of them on the other, so that no query is measured with a weight that it helped to choose; the one best
+    for all is kept in the model's `semsearch.json`. The trained model wins when the mean nDCG@10 is higher than that of
+    the first stage alone and than that of the starting model, blended in the same way, both with p < alpha. Late
+    interaction starts from a model that reranks already: there it is enough that the blends are no worse, and that what
+    was trained, alone, ranks better than the start alone with p < alpha.
 
     Args:
         data: what to learn from.
@@ -147,27 +151,50 @@ def train_reranker(
     training.tell("encoding the passages")
     vectors = encode_passages(data, encoder)
     rows = run.examples(encoder, vectors)
-    start = run.space.work / "start"
-    torch_engine.prepare_reranker(base.path, start, run.settings)
-    outcome = torch_engine.train_reranker_rows(
-        start,
-        rows,
-        data.queries,
-        data.texts,
-        settings=run.settings,
-        space=run.space,
-        resume=run.resumed,
-        progress=training.progress,
-    )
+    is_late = run.settings.loss == "late"
+    how = {"device": training.settings.device, "precision": "full"}
+    if is_late:
+        start = str(base.path)
+        outcome = torch_engine.train_embedder_rows(
+            base,
+            rows,
+            data.queries,
+            data.texts,
+            _relevant(data),
+            settings=run.settings,
+            space=run.space,
+            resume=run.resumed,
+            progress=training.progress,
+        )
+    else:
+        folder = run.space.work / "start"
+        start = str(folder)
+        torch_engine.prepare_reranker(base.path, folder, run.settings)
+        outcome = torch_engine.train_reranker_rows(
+            folder,
+            rows,
+            data.queries,
+            data.texts,
+            settings=run.settings,
+            space=run.space,
+            resume=run.resumed,
+            progress=training.progress,
+        )
     run.check_interrupted(outcome)
+    folders = {"starting": start, "trained": str(run.space.candidate)}
+    rerankers: dict[str, Reranker] = {
+        what: LateInteraction.of(load_embedder(folder, **how)) if is_late else load_reranker(folder, **how)
+        for what, folder in folders.items()
+    }
     comparisons: dict[str, Comparison] = {}
     weights: list[float] = []
     for name, judged, keys in _measured(data, run.held, test):
         found = first_stage(judged, encoder, vectors, keys, RERANK_DEPTH)
-        comparisons.update(_compare_rerankers(name, judged, found, run, start, weights))
-    _write_settings(run.space.candidate, weights[1])
-    decisive = [f"{_HELD}, blended, against the first stage", f"{_HELD}, blended, against the start blended"]
-    return run.finish(outcome, comparisons, decisive=decisive, weight=weights[1])
+        comparisons.update(_compare_rerankers(name, judged, found, run, rerankers, weights))
+    write_settings(run.space.candidate, RerankerSettings(weights[1], late_interaction=is_late))
+    blended = [f"{_HELD}, blended, against the first stage", f"{_HELD}, blended, against the start blended"]
+    decisive, no_worse = ([f"{_HELD}, alone, against the start alone"], blended) if is_late else (blended, [])
+    return run.finish(outcome, comparisons, decisive=decisive, no_worse=no_worse, weight=weights[1])
 
 
 def _compare_rerankers(
@@ -175,22 +202,22 @@ def _compare_rerankers(
     data: TrainingData,
     found: Mapping[str, Candidates],
     run: _Run,
-    start: Path,
+    rerankers: Mapping[str, Reranker],
     weights: list[float],
 ) -> dict[str, Comparison]:
     """All comparisons on some queries; the first call fills `weights` of start and candidate, others take them."""
     scores = []
-    for what, folder in (("starting", start), ("trained", run.space.candidate)):
-        reranker = load_reranker(str(folder), device=run.training.settings.device, precision="full")
+    join = join_late_interaction if run.settings.loss == "late" else join_cross_encoder
+    for what, reranker in rerankers.items():
         if run.training.progress is not None:
             run.training.progress(f"reranking with the {what} model", 0, len(found))
         scores.append(rerank_scores(data, found, reranker, progress=run.reranking(what)))
     if weights:
-        blended = [blended_run(data, found, scores[i], weights[i]) for i in range(2)]
+        blended = [blended_run(data, found, scores[i], weights[i], join) for i in range(2)]
     else:
-        fitted = [cross_fitted(data, found, scores[i], seed=run.settings.seed) for i in range(2)]
+        fitted = [cross_fitted(data, found, scores[i], join, seed=run.settings.seed) for i in range(2)]
         blended, weights[:] = [fit[0] for fit in fitted], [fit[1] for fit in fitted]
-    alone = [blended_run(data, found, scores[i], 0.0) for i in range(2)]
+    alone = [blended_run(data, found, scores[i], 0.0, join_cross_encoder) for i in range(2)]
     first = first_stage_run(data, found)
     return {
         f"{name}, blended, against the first stage": compare(first, blended[1], data),
@@ -303,10 +330,12 @@ class _Run:
         comparisons: Mapping[str, Comparison],
         *,
         decisive: Sequence[str],
+        no_worse: Sequence[str] = (),
         weight: float | None = None,
     ) -> TrainReport:
         """Write card and plot, and move the model to its place."""
         won = all(comparisons[name].is_won(self.training.alpha) for name in decisive)
+        won = won and all(comparisons[name].difference >= 0 for name in no_worse)
         space = self.space
         for name, comparison in comparisons.items():
             space.note({"comparison": name, **comparison.as_dict()})
@@ -353,11 +382,6 @@ def _relevant(data: TrainingData) -> dict[str, set[int]]:
 def _check_loss(loss: str, known: Sequence[str]) -> None:
     if loss not in known:
         raise InvalidInput(f"loss {loss!r}: give one of {', '.join(known)}")
-
-
-def _write_settings(folder: Path, weight: float) -> None:
-    """What a searcher reads of a reranker: how much the first stage counts in `ranking.blending.blend`."""
-    (folder / SETTINGS_FILE).write_text(json.dumps({"first_stage_weight": weight}, indent=2), encoding="utf-8")
 
 
 def _base_name(base: str) -> str:

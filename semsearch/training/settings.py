@@ -13,7 +13,7 @@ from semsearch.training.measuring import Comparison
 __all__ = ["EMBEDDER_LOSSES", "RERANKER_LOSSES", "Outcome", "Progress", "Settings", "TrainReport"]
 
 EMBEDDER_LOSSES = ("mnr", "cached-mnr")
-RERANKER_LOSSES = ("listnet", "lambda", "bce")
+RERANKER_LOSSES = ("late", "listnet", "lambda", "bce")  # `late` trains no cross-encoder, but late interaction
 
 Progress = Callable[[str, int, int], None]  # (what is being done, how much of it is done, how much there is)
 

@@ -12,7 +12,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,9 @@ def train_embedder_rows(
 ) -> Outcome:
     """Train a bi-encoder and save it, mixed with what it started from, as the candidate.
 
-    Every other passage of a batch is a negative of a query, unless it is known to be relevant to it (`mnr`). What is
-    saved lies TRAINED_SHARE of the way from the base's weights to those learnt, and keeps more of what the base knew.
+    Every other passage of a batch is a negative of a query, unless it is known to be relevant to it (`mnr`); `late`
+    compares token by token, as `LateInteraction` does, where others compare whole texts. What is saved lies
+    TRAINED_SHARE of the way from the base's weights to those learnt, and keeps more of what the base knew.
 
     Source of the mixing: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022.
 
@@ -78,9 +79,10 @@ def train_embedder_rows(
     for n in range(min(len(row.negatives) for row in rows)):
         columns[f"negative_{n}"] = [prompts[1] + texts[row.negatives[n]] for row in rows]
     loss: Any
-    if settings.loss == "mnr":
+    if settings.loss in {"mnr", "late"}:
         columns["label"] = list(range(len(rows)))
-        loss = _known_positives_loss(model, rows, relevant, n_negatives=len(columns) - 3)
+        compare = _mean_best_cosines(model) if settings.loss == "late" else _cosines
+        loss = _known_positives_loss(model, rows, relevant, compare, n_negatives=len(columns) - 3)
     else:
         loss = CachedMultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE, mini_batch_size=CACHED_TEXTS)
     started_from = {name: values.clone() for name, values in model.state_dict().items()}
@@ -335,8 +337,45 @@ def _stop_after_step(watch: Any) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def _cosines(queries: Any, passages: Sequence[Any]) -> Any:
+    """(n_queries, n_passages) cosines of what a model made of texts; passages come in several parts."""
+    import torch
+
+    rows, *columns = [torch.nn.functional.normalize(f["sentence_embedding"].float()) for f in (queries, *passages)]
+    return rows @ torch.cat(columns).T
+
+
+def _mean_best_cosines(model: Any) -> Callable[[Any, Sequence[Any]], Any]:
+    """What late interaction makes of texts, as `_cosines` does: the mean over a query's tokens of the best cosine."""
+    import torch
+
+    special = torch.tensor(model.tokenizer.all_special_ids)
+
+    def tokens(part: Any) -> tuple[Any, Any]:
+        """Unit rows (n, length, hidden), and which of them are a text's own tokens."""
+        own = part["attention_mask"].bool() & ~torch.isin(part["input_ids"], special.to(part["input_ids"].device))
+        return torch.nn.functional.normalize(part["token_embeddings"].float(), dim=-1), own
+
+    def compare(queries: Any, passages: Sequence[Any]) -> Any:
+        asked, counts = tokens(queries)
+        parts = []
+        for part in passages:
+            found, is_own = tokens(part)
+            cosines = torch.einsum("qid,pjd->qpij", asked, found).masked_fill(~is_own[None, :, None], -1.0)
+            best = cosines.amax(dim=3) * counts[:, None]
+            parts.append(best.sum(dim=2) / counts.sum(dim=1).clamp(min=1)[:, None])
+        return torch.cat(parts, dim=1)
+
+    return compare
+
+
 def _known_positives_loss(
-    model: Any, rows: Sequence[Example], relevant: Mapping[str, set[int]], *, n_negatives: int
+    model: Any,
+    rows: Sequence[Example],
+    relevant: Mapping[str, set[int]],
+    compare: Callable[[Any, Sequence[Any]], Any],
+    *,
+    n_negatives: int,
 ) -> Any:
     """Cross-entropy of each passage of a batch that is relevant to a query against all that are not; their mean.
 
@@ -355,8 +394,8 @@ def _known_positives_loss(
             self.model = model
 
         def forward(self, features: Any, labels: Any) -> Any:
-            vectors = [torch.nn.functional.normalize(self.model(f)["sentence_embedding"].float()) for f in features]
-            scores = vectors[0] @ torch.cat(vectors[1:]).T / TEMPERATURE
+            asked, *offers = [self.model(part) for part in features]
+            scores = compare(asked, offers) / TEMPERATURE
             batch = [int(i) for i in labels]
             offered = [passages[i][column] for column in range(n_negatives + 1) for i in batch]
             is_relevant = [
@@ -447,9 +486,20 @@ def _load(kind: Any, folder: Path, settings: Settings, **more: Any) -> Any:
 
     transformers.set_seed(settings.seed)  # a new head is drawn from it
     try:
-        return kind(str(folder), device="cpu", local_files_only=True, **more)
+        model = kind(str(folder), device="cpu", local_files_only=True, **more)
     except Exception as error:  # whatever torch, transformers and safetensors raise for files they cannot use
         raise ModelError(f"{folder} cannot be trained: {error}") from error
+    _leave_dropout_out(model)
+    return model
+
+
+def _leave_dropout_out(model: Any) -> None:
+    """Few epochs hardly overfit, and without it a step on a CPU takes half the time."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
 
 
 def require_trainers() -> None:

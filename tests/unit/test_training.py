@@ -16,14 +16,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from semsearch import Document, build_index, load_embedder, load_reranker
+from semsearch import Document, Searcher, build_index, load_embedder, load_reranker
 from semsearch.cli import cli
+from semsearch.encoders.late_interaction import LateInteraction
 from semsearch.errors import InvalidInput, ModelError
 from semsearch.training import torch_engine
 from semsearch.training.data import TrainingData
 from semsearch.training.examples import Example
 from semsearch.training.runs import Training, pretrain, train_embedder, train_reranker
 from semsearch.training.settings import Settings, TrainReport
+from semsearch.types import TokenEmbedder
 from tests.checkpoints import write_bi_encoder
 from tests.toy import ToyEmbedder
 
@@ -32,6 +34,7 @@ SETTINGS = Settings(
     loss="mnr", seed=3, precision="f32", device="cpu",
 )  # fmt: skip
 RERANKING = replace(SETTINGS, loss="listnet", negatives=3, epochs=2)
+LATE = replace(SETTINGS, loss="late", epochs=40, learning_rate=1e-2)
 MASKING = replace(SETTINGS, loss="mlm", epochs=6, negatives=0)
 LETTERS = "abcdefghijkl"
 
@@ -110,6 +113,11 @@ def embedder(base: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Train
 @pytest.fixture(scope="module")
 def reranker(base: str, tmp_path_factory: pytest.TempPathFactory) -> TrainReport:
     return train_reranker(collection(), of(base, tmp_path_factory.mktemp("models") / "r", RERANKING), embedder=base)
+
+
+@pytest.fixture(scope="module")
+def late(base: str, tmp_path_factory: pytest.TempPathFactory) -> TrainReport:
+    return train_reranker(collection(), of(base, tmp_path_factory.mktemp("models") / "l", LATE), embedder=base)
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +226,7 @@ class TestEmbedder:
         queries, texts = ["the river a", "a cloud of b"], ["stone a", "stone b", "stone c", "stone d"]
         rows = [Example("q0", [0], [1], [2]), Example("q1", [1], [1], [3])]
         relevant = {"q0": {0, 3}, "q1": {1}}  # the first query's other answer is offered as a negative of the second
-        loss = torch_engine._known_positives_loss(model, rows, relevant, n_negatives=1)
+        loss = torch_engine._known_positives_loss(model, rows, relevant, torch_engine._cosines, n_negatives=1)
         features = [model.tokenize(part) for part in (queries, texts[:2], texts[2:])]
         found = float(loss(features, torch.tensor([0, 1])).detach())
         cosines = model.encode(queries, normalize_embeddings=True) @ model.encode(texts, normalize_embeddings=True).T
@@ -239,16 +247,21 @@ class TestReproducibility:
             hashes.append(weights_hash(train_embedder(collection(), of(base, name, settings)).model))
         assert hashes[0] == hashes[1] != hashes[2]
 
-    @pytest.mark.parametrize("kind", ["embedder", "reranker", "pretrain"])
+    @pytest.mark.parametrize("kind", ["embedder", "reranker", "late", "pretrain"])
     def test_a_run_that_was_interrupted_ends_as_one_that_was_not(self, base, kind):
         def run(training: Training) -> TrainReport:
             if kind == "embedder":
                 return train_embedder(collection(), training)
-            if kind == "reranker":
+            if kind in {"reranker", "late"}:
                 return train_reranker(collection(), training, embedder=base)
             return pretrain(collection(), training)
 
-        settings = {"embedder": SETTINGS, "reranker": RERANKING, "pretrain": MASKING}[kind]
+        settings = {
+            "embedder": SETTINGS,
+            "reranker": RERANKING,
+            "late": replace(LATE, epochs=2),
+            "pretrain": MASKING,
+        }[kind]
         whole = run(of(base, "whole", settings))
         with pytest.raises(KeyboardInterrupt):
             run(of(base, "cut", settings, progress=Watcher(interrupt_at=3)))
@@ -358,7 +371,7 @@ class TestReranker:
 
     def test_the_weight_of_the_first_stage_is_kept_with_it(self, reranker):
         kept = json.loads((reranker.model / "semsearch.json").read_text())
-        assert kept == {"first_stage_weight": reranker.first_stage_weight}
+        assert kept == {"first_stage_weight": reranker.first_stage_weight, "late_interaction": False}
         assert 0 <= kept["first_stage_weight"] <= 1
 
     def test_it_is_compared_with_the_first_stage_and_with_its_start(self, reranker):
@@ -377,6 +390,46 @@ class TestReranker:
         assert np.isfinite(losses).all()
         stated = json.loads((report.model / "config_sentence_transformers.json").read_text())["activation_fn"]
         assert stated.endswith(activation)
+
+
+class TestLateInteraction:
+    def test_it_wins_on_questions_it_never_saw_and_is_installed(self, late):
+        assert late.installed
+        for name in late.decisive:
+            assert late.comparisons[name].difference > 0.05
+
+    def test_it_is_read_as_late_interaction_whose_scores_are_those_of_its_token_vectors(self, late):
+        found = load_reranker(str(late.model), device="cpu", precision="f32")
+        assert isinstance(found, LateInteraction)
+        assert found.first_stage_weight == late.first_stage_weight
+        embedder = load_embedder(str(late.model), device="cpu", precision="f32")
+        assert isinstance(embedder, TokenEmbedder)
+        (asked,), (passage,) = embedder.token_vectors(["the river a"]), embedder.token_vectors(["stone d"])
+        expected = (asked @ passage.T).max(axis=1).mean()
+        assert found.score("the river a", ["stone d"])[0] == pytest.approx(float(expected), abs=1e-5)
+
+    def test_the_loss_compares_texts_as_the_reranker_does(self, base):
+        from sentence_transformers import SentenceTransformer
+
+        model = SentenceTransformer(base, device="cpu").eval()
+        texts = ["stone a", "a cloud of stones beside the river b", "c"]
+        queries = ["the river a", "b"]
+        parts = [model(model.tokenize(part)) for part in (queries, texts[:2], texts[2:])]
+        found = torch_engine._mean_best_cosines(model)(parts[0], parts[1:]).detach().numpy()
+        embedder = load_embedder(base, device="cpu", precision="f32")
+        assert isinstance(embedder, TokenEmbedder)
+        reranker = LateInteraction(embedder)
+        for query, row in zip(queries, found, strict=True):
+            np.testing.assert_allclose(row, reranker.score(query, texts), atol=1e-4)
+
+    def test_a_searcher_blends_it_as_training_did(self, late, base, tmp_path):
+        embedder = load_embedder(base, device="cpu")
+        documents = [Document(id=letter, text=f"stone {letter}") for letter in LETTERS]
+        build_index(documents, index=tmp_path / "index", embedder=embedder)
+        with Searcher.open(tmp_path / "index", embedder=embedder, reranker=str(late.model)) as searcher:
+            hits = searcher.search("the river a", k=12, fold=False)
+        assert hits[0].document.id == LETTERS[3]  # what only training can tell
+        assert all(hit.probability is None for hit in hits)
 
 
 class TestPretraining:

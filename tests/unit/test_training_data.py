@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,21 @@ import pytest
 
 from semsearch import Document, Searcher, build_index
 from semsearch.errors import InvalidInput
+from semsearch.ranking import candidates
 from semsearch.ranking.blending import blend
+from semsearch.ranking.reranking import late_parts
 from semsearch.training.data import TrainingData, read_beir, read_index, read_judged_index, read_pairs
 from semsearch.training.examples import draw_examples, hold_out, mine_negatives, nearest_positives
 from semsearch.training.first_stage import Candidates, encode_passages, first_stage, rank_passages
-from semsearch.training.measuring import cross_fitted
+from semsearch.training.measuring import cross_fitted, join_cross_encoder, join_late_interaction
 from semsearch.training.pseudo_queries import make_hidden_queries, make_pseudo_queries
+from semsearch.types import FloatArray
 from tests.toy import ToyEmbedder
+
+
+def found_of(passages: list[int], scores: list[float], cosines: FloatArray) -> Candidates:
+    """Candidates that lie at right angles to each other."""
+    return Candidates(passages, scores, cosines, np.eye(len(passages), dtype=np.float32))
 
 
 def data_of(n: int, **more: object) -> TrainingData:
@@ -233,14 +242,14 @@ class TestMining:
     def test_the_margin_keeps_unjudged_positives_out(self):
         data = data_of(5, qrels={"q0": {"p0": 1, "p1": 1}}, queries={"q0": "x"})
         cosines = np.array([0.80, 0.50, 0.77, 0.75, 0.10], dtype=np.float32)
-        found = {"q0": Candidates([2, 0, 3, 1, 4], [5, 4, 3, 2, 1], cosines)}
+        found = {"q0": found_of([2, 0, 3, 1, 4], [5, 4, 3, 2, 1], cosines)}
         # 0.95 * 0.80 = 0.76: passage 2 may well be relevant; 0 and 1 are judged so
         assert mine_negatives(data, found, margin=0.95) == {"q0": [3, 4]}
         assert mine_negatives(data, found, margin=1.0) == {"q0": [2, 3, 4]}
 
     def test_given_negatives_come_first_and_stay_whatever_the_margin(self):
         data = data_of(4, qrels={"q0": {"p0": 1}}, queries={"q0": "x"}, negatives={"q0": ["p3"]})
-        found = {"q0": Candidates([1, 2], [2, 1], np.array([0.5, 0.9, 0.1, 0.99], dtype=np.float32))}
+        found = {"q0": found_of([1, 2], [2, 1], np.array([0.5, 0.9, 0.1, 0.99], dtype=np.float32))}
         assert mine_negatives(data, found) == {"q0": [3, 2]}
 
     def test_rows_are_reproducible_and_never_hold_a_relevant_passage_as_a_negative(self):
@@ -318,18 +327,32 @@ class TestBlend:
         noise = {key: rng.random(12).tolist() for key in right}
         first, rerank = (noise, right) if good == "rerank" else (right, noise)
         cosines = np.zeros(12, dtype=np.float32)
-        found = {key: Candidates(list(range(12)), first[key], cosines) for key in right}
+        found = {key: found_of(list(range(12)), first[key], cosines) for key in right}
         scores = {key: np.array(rerank[key], dtype=np.float32) for key in right}
         if good == "rerank":  # many weights are perfect then: the largest of them is kept
-            assert cross_fitted(data, found, scores, seed=1)[1] < 0.9
+            assert cross_fitted(data, found, scores, join_cross_encoder, seed=1)[1] < 0.9
         else:
-            assert cross_fitted(data, found, scores, seed=1)[1] == weight
+            assert cross_fitted(data, found, scores, join_cross_encoder, seed=1)[1] == weight
+
+    def test_late_interaction_is_joined_as_a_searcher_does(self):
+        rng = np.random.default_rng(2)
+        vectors = rng.normal(size=(8, 4)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        first, scores = np.sort(rng.random(8))[::-1], rng.random(8).astype(np.float32)
+        nothing = np.full(8, np.nan)
+        places = [(i, i, i) for i in range(8)]
+        ranking = list(enumerate(first.tolist()))
+        found = candidates.Candidates.of(places, vectors, nothing, nothing).ranked_by(ranking)
+        found = replace(found, parts={"meaning": found.relevance})
+        searched = np.sum(list(late_parts(found, scores.astype(np.float64), 0.7).values()), axis=0)
+        trained = Candidates(list(range(8)), first.tolist(), nothing.astype(np.float32), vectors)
+        np.testing.assert_allclose(join_late_interaction(trained, scores, 0.3), searched, atol=1e-6)
 
     def test_no_query_is_measured_with_a_weight_it_helped_to_choose(self):
         data = data_of(2)
         # The reranker is right on q0 and wrong on q1, where the first stage is right.
         cosines = np.zeros(2, dtype=np.float32)
-        found = {"q0": Candidates([0, 1], [0.0, 1.0], cosines), "q1": Candidates([0, 1], [0.0, 1.0], cosines)}
+        found = {key: found_of([0, 1], [0.0, 1.0], cosines) for key in ("q0", "q1")}
         scores = {key: np.array([1.0, 0.0], dtype=np.float32) for key in ("q0", "q1")}
-        run, _ = cross_fitted(data, found, scores, seed=1)
+        run, _ = cross_fitted(data, found, scores, join_cross_encoder, seed=1)
         assert [run[key][0][0] for key in ("q0", "q1")] == ["p1", "p0"]  # each ranked as suits the other: both wrong
