@@ -76,6 +76,11 @@ class _Subject:
     help="How the passages of BEIR_FOLDER are encoded, as for `semsearch index`.",
 )
 @click.option(
+    "--truncate",
+    is_flag=True,
+    help="Read only the first tokens of long documents of BEIR_FOLDER, as most published figures do.",
+)
+@click.option(
     "--run-file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -105,6 +110,7 @@ def evaluate(
     model: str | None,
     device: str,
     precision: str,
+    truncate: bool,
     run_file: Path | None,
     baseline_path: Path | None,
     as_json: bool,
@@ -128,7 +134,7 @@ def evaluate(
     evaluation.check_measures()
     baseline = evaluation.read_run(baseline_path) if baseline_path else None
     if folder is not None:
-        subject = _collection(folder, split or "test", model, device, precision)
+        subject = _collection(folder, split or "test", model, device, precision, truncate=truncate)
     else:
         assert index is not None and queries is not None and qrels is not None
         asked, judged = evaluation.read_queries(queries), evaluation.read_qrels(qrels)
@@ -176,7 +182,7 @@ def _check_usage(
     """Either a folder, or an index with queries and judgments; and no option that would be ignored."""
     if (folder is None) == (index is None):
         raise click.UsageError("give either BEIR_FOLDER, or --index NAME with --queries FILE and --qrels FILE")
-    ignored = ("queries", "qrels") if index is None else ("split", "model", "precision")
+    ignored = ("queries", "qrels") if index is None else ("split", "model", "precision", "truncate")
     for name in ignored:
         if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             raise click.UsageError(f"--{name} goes with {'--index' if index is None else 'BEIR_FOLDER'} only")
@@ -184,7 +190,9 @@ def _check_usage(
         raise click.UsageError("--index needs both --queries FILE and --qrels FILE")
 
 
-def _collection(folder: Path, split: str, model: str | None, device: str, precision: str) -> _Subject:
+def _collection(
+    folder: Path, split: str, model: str | None, device: str, precision: str, *, truncate: bool
+) -> _Subject:
     """A collection, its index brought up to date."""
     from semsearch.cli import progress
     from semsearch.encoders import DEFAULT_MODEL, load_embedder
@@ -193,7 +201,7 @@ def _collection(folder: Path, split: str, model: str | None, device: str, precis
     collection = read_collection(folder, split)
     embedder = load_embedder(model or DEFAULT_MODEL, device=device, precision=precision)
     with progress.indexing("documents") as show:
-        report = index_collection(collection, embedder, progress=show)
+        report = index_collection(collection, embedder, truncate=truncate, progress=show)
     return _Subject(collection.name, split, report.index, collection.queries, collection.qrels, by_path=False)
 
 

@@ -51,9 +51,19 @@ def document_ranking(
 
 
 def index_collection(
-    collection: Collection, embedder: Embedder, *, progress: Callable[[Progress], None] | None = None
+    collection: Collection,
+    embedder: Embedder,
+    *,
+    truncate: bool = False,
+    progress: Callable[[Progress], None] | None = None,
 ) -> IndexReport:
     """Bring the index of a collection up to date; it is kept in the cache folder, so the next time is quick.
+
+    Args:
+        collection: what to index.
+        embedder: the model.
+        truncate: take of each document what the model reads at once, as most published figures do, not all of it.
+        progress: called with what is being done.
 
     Raises:
         IndexLocked: another process has been writing to it for a minute.
@@ -64,13 +74,22 @@ def index_collection(
         if progress is not None:
             progress(replace(state, files_total=max(collection.n_documents, state.files_done)))
 
-    path = collection_path(collection, embedder)
-    return build_index(collection.documents(), index=path, embedder=embedder, wait_s=LOCK_WAIT_S, progress=show)
+    path = collection_path(collection, embedder, truncate=truncate)
+    documents = collection.documents()
+    if truncate:
+        documents = (replace(document, text=_beginning(document.text, embedder)) for document in documents)
+    return build_index(documents, index=path, embedder=embedder, wait_s=LOCK_WAIT_S, progress=show)
 
 
-def collection_path(collection: Collection, embedder: Embedder) -> Path:
+def _beginning(text: str, embedder: Embedder) -> str:
+    """As much of a text as the model reads at once."""
+    spans = embedder.token_spans([text])[0]
+    return text if len(spans) <= embedder.max_tokens else text[: spans[embedder.max_tokens - 1, 1]]
+
+
+def collection_path(collection: Collection, embedder: Embedder, *, truncate: bool = False) -> Path:
     """The index of these documents by this model; what else decides about it, `build_index` looks after."""
-    key = f"{collection.digest} {embedder.fingerprint} {embedder.max_tokens}"
+    key = f"{collection.digest} {embedder.fingerprint} {embedder.max_tokens}{' truncated' if truncate else ''}"
     return cache_folder() / "collections" / hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
 
 

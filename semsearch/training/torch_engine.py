@@ -35,6 +35,7 @@ CACHED_TEXTS = 32  # texts that the cached loss holds activations of
 # them (2.7 points of nDCG@10), and where training went worse it gains more (2.1 instead of 1.8).
 TRAINED_SHARE = 0.7
 MASK_SHARE = 0.15  # of the tokens; of them 80 % become [MASK], 10 % another token. Source: Devlin et al., 2019
+ATTENTION = {"attn_implementation": "eager"}  # on a CPU its gradients take half as long as those of torch's fused one
 CHECKPOINTS = 10  # a run leaves one about so often
 LOG_POINTS = 100  # lines of a run in its log, about
 IGNORED = -100  # label of a token that the loss leaves out, as torch has it
@@ -357,14 +358,15 @@ def _mean_best_cosines(model: Any) -> Callable[[Any, Sequence[Any]], Any]:
         return torch.nn.functional.normalize(part["token_embeddings"].float(), dim=-1), own
 
     def compare(queries: Any, passages: Sequence[Any]) -> Any:
-        asked, counts = tokens(queries)
-        parts = []
-        for part in passages:
-            found, is_own = tokens(part)
-            cosines = torch.einsum("qid,pjd->qpij", asked, found).masked_fill(~is_own[None, :, None], -1.0)
-            best = cosines.amax(dim=3) * counts[:, None]
-            parts.append(best.sum(dim=2) / counts.sum(dim=1).clamp(min=1)[:, None])
-        return torch.cat(parts, dim=1)
+        found = [tokens(part) for part in passages]
+        rows = []
+        for asked, own in zip(*tokens(queries), strict=True):  # all at once would not fit the caches
+            best = [
+                (asked[own] @ vectors.flatten(0, 1).T).view(-1, *is_own.shape).masked_fill(~is_own, -1.0).amax(dim=2)
+                for vectors, is_own in found
+            ]
+            rows.append(torch.cat(best, dim=1).sum(dim=0) / max(1, int(own.sum())))
+        return torch.stack(rows)
 
     return compare
 
@@ -486,7 +488,7 @@ def _load(kind: Any, folder: Path, settings: Settings, **more: Any) -> Any:
 
     transformers.set_seed(settings.seed)  # a new head is drawn from it
     try:
-        model = kind(str(folder), device="cpu", local_files_only=True, **more)
+        model = kind(str(folder), device="cpu", local_files_only=True, model_kwargs=ATTENTION, **more)
     except Exception as error:  # whatever torch, transformers and safetensors raise for files they cannot use
         raise ModelError(f"{folder} cannot be trained: {error}") from error
     _leave_dropout_out(model)

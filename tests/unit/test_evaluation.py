@@ -324,6 +324,17 @@ class TestIndexOfACollection:
         assert (hit.document.title, hit.document.text) == ("", "Fruit\n\napples and pears")
 
 
+    def test_long_documents_may_be_read_up_to_what_the_model_reads_at_once(self, tmp_path, toy):
+        text = " ".join(f"word{i}" for i in range(3 * toy.max_tokens))
+        collection = self.collection(tmp_path / "fruit", text=text)
+        whole, cut = (index_collection(collection, toy, truncate=truncate) for truncate in (False, True))
+        assert whole.index != cut.index == collection_path(collection, toy, truncate=True)
+        assert (whole.chunks.total > 3, cut.chunks.total) == (True, 2)
+        with Searcher.open(cut.index, embedder=toy) as searcher:
+            [hit] = searcher.search("word1", mode="lexical")
+        assert hit.document.text.split() == ["Fruit", *text.split()][: toy.max_tokens]
+
+
 class TestJudgedNames:
     DOCUMENTS = (
         ("/docs/guide/start.md", "/docs/guide/start.md"),
