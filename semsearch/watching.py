@@ -105,8 +105,12 @@ class Watch:
                 raise InvalidInput(f"{root} does not exist; give a folder or a file to watch")
         self._globs, self._excludes = globs, excludes
         self._hints = ChangeHints(self.roots)
-        built = _model_facts(self.path) if is_there else {}
-        self._embedder = embedder or load_index_embedder(self.path, built, model, device, precision)
+        try:
+            built = _model_facts(self.path) if is_there else {}
+            self._embedder = embedder or load_index_embedder(self.path, built, model, device, precision)
+        except BaseException:
+            self._hints.close()
+            raise
 
     def __enter__(self) -> Watch:
         return self

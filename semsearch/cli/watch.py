@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from semsearch.cli.options import device_option, examples, index_option, precision_option
-from semsearch.cli.output import clean, clean_line, echo_json, short_path
+from semsearch.cli.output import clean, clean_line, echo_json, number, short_path
 
 if TYPE_CHECKING:
     from semsearch.reports import IndexReport
@@ -88,7 +88,7 @@ def teller(*, as_json: bool = False) -> Callable[[IndexReport], None]:
         n, chunks = report.files, report.chunks
         counts = {"indexed": n.indexed, "removed": n.removed, "failed": n.failed}
         said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing new"
-        passages = f"{chunks.encoded:,} passages encoded, {chunks.total:,} in the index"
+        passages = f"{number(chunks.encoded, 'passage')} encoded, {chunks.total:,} in the index"
         click.echo(f"{datetime.now():%H:%M:%S}  {said}; {passages} ({report.elapsed_s:.1f} s)", err=True)
         problems = {(problem.path, problem.reason) for problem in report.problems if problem.failed}
         for path, reason in sorted(problems - known):

@@ -74,9 +74,12 @@ class SemsearchVectorStore(BasePydanticVectorStore):
 
     @property
     def client(self) -> Any:
-        """The `Searcher` of the index; None where there is none yet."""
+        """The `Searcher` of the index as it is now; None where there is none yet."""
         kept = self._open()
-        return kept.searcher() if kept is not None else None
+        if kept is None:
+            return None
+        with kept.searcher() as searcher:
+            return searcher
 
     def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
         """Add nodes, or replace those with the same ids, all at once; gives their ids.
