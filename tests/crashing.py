@@ -15,10 +15,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from semsearch import build_index, staging
+from semsearch import build_index, indexing, staging
+from semsearch.loaders.pool import LoaderPool
 from semsearch.store import metadata, vectors, writing  # noqa: F401 - imported before a run is forked
 from semsearch.store.ann import FlatIndex
 from semsearch.store.derived import Derived
@@ -140,6 +142,9 @@ def _child(order: dict[str, Any], tell: int) -> None:
     code = 1
     try:
         staging.WINDOW_CHUNKS = WINDOW
+        indexing.LoaderPool = partial(
+            LoaderPool, 1
+        )  # one process that reads: starting it is what a run takes longest for
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         how = "kill_at" if "kill_at" in order else "fill_at"
         watch = Watch(tuple(order[how]) if how in order else None, _kill if how == "kill_at" else _fill_disk)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from semsearch.cli import options
 from semsearch.cli.options import device_option, examples, index_option, precision_option
 from semsearch.cli.output import clean, clean_line, echo_json, number, short_path
 
@@ -29,16 +30,10 @@ __all__ = ["tell_error", "teller", "watch"]
 )
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @index_option
-@click.option(
-    "--model",
-    metavar="NAME",
-    show_default="the index's own, or all-MiniLM-L6-v2",
-    help="Model for a new index: a hub name, NAME@REVISION, or a local folder.",
-)
+@options.model_option
 @device_option
 @precision_option
-@click.option("--glob", "globs", metavar="PATTERN", multiple=True, help="Read only files like this; remembered.")
-@click.option("--exclude", "excludes", metavar="PATTERN", multiple=True, help="Leave files like this out; remembered.")
+@options.pattern_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each time something was indexed.")
 def watch(
     paths: tuple[Path, ...],

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from haystack import Document, default_from_dict, default_to_dict
@@ -27,8 +28,20 @@ from semsearch.types import Hit
 
 __all__ = ["Filters", "SemsearchDocumentStore"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Filters = dict[str, Any]
 KEPT = ("embedding", "blob", "sparse_embedding", "score")  # of a document, beside id, content and meta
+
+
+def _on_thread(method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """The same method for an event loop, which goes on meanwhile."""
+
+    @wraps(method)
+    async def run(*arguments: P.args, **options: P.kwargs) -> T:
+        return await asyncio.to_thread(method, *arguments, **options)
+
+    return run
 
 
 class SemsearchDocumentStore:
@@ -235,68 +248,20 @@ class SemsearchDocumentStore:
         vector = None if query_embedding is None else np.asarray(query_embedding, dtype=np.float32)
         return [_of_hit(hit) for hit in self._kept.search(query, top_k, options, where=where, vector=vector)]
 
-    # The same on a thread, so that an event loop goes on
+    # The same for an event loop
 
-    async def count_documents_async(self) -> int:
-        """As `count_documents`."""
-        return await asyncio.to_thread(self.count_documents)
-
-    async def filter_documents_async(self, filters: Filters | None = None) -> list[Document]:
-        """As `filter_documents`."""
-        return await asyncio.to_thread(self.filter_documents, filters)
-
-    async def write_documents_async(
-        self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE
-    ) -> int:
-        """As `write_documents`."""
-        return await asyncio.to_thread(self.write_documents, documents, policy)
-
-    async def delete_documents_async(self, document_ids: list[str]) -> None:
-        """As `delete_documents`."""
-        await asyncio.to_thread(self.delete_documents, document_ids)
-
-    async def delete_all_documents_async(self) -> None:
-        """As `delete_all_documents`."""
-        await asyncio.to_thread(self.delete_all_documents)
-
-    async def delete_by_filter_async(self, filters: Filters) -> int:
-        """As `delete_by_filter`."""
-        return await asyncio.to_thread(self.delete_by_filter, filters)
-
-    async def update_by_filter_async(self, filters: Filters, meta: dict[str, Any]) -> int:
-        """As `update_by_filter`."""
-        return await asyncio.to_thread(self.update_by_filter, filters, meta)
-
-    async def count_documents_by_filter_async(self, filters: Filters) -> int:
-        """As `count_documents_by_filter`."""
-        return await asyncio.to_thread(self.count_documents_by_filter, filters)
-
-    async def count_unique_metadata_by_filter_async(
-        self, filters: Filters, metadata_fields: list[str]
-    ) -> dict[str, int]:
-        """As `count_unique_metadata_by_filter`."""
-        return await asyncio.to_thread(self.count_unique_metadata_by_filter, filters, metadata_fields)
-
-    async def get_metadata_fields_info_async(self) -> dict[str, dict[str, str]]:
-        """As `get_metadata_fields_info`."""
-        return await asyncio.to_thread(self.get_metadata_fields_info)
-
-    async def get_metadata_field_min_max_async(self, metadata_field: str) -> dict[str, Any]:
-        """As `get_metadata_field_min_max`."""
-        return await asyncio.to_thread(self.get_metadata_field_min_max, metadata_field)
-
-    async def get_metadata_field_unique_values_async(
-        self,
-        metadata_field: str,
-        search_term: str | None = None,
-        from_: int = 0,
-        size: int = 10,
-        filters: Filters | None = None,
-    ) -> tuple[list[Any], int]:
-        """As `get_metadata_field_unique_values`."""
-        return await asyncio.to_thread(
-            self.get_metadata_field_unique_values, metadata_field, search_term, from_, size, filters
-        )
+    count_documents_async = _on_thread(count_documents)
+    filter_documents_async = _on_thread(filter_documents)
+    write_documents_async = _on_thread(write_documents)
+    delete_documents_async = _on_thread(delete_documents)
+    delete_all_documents_async = _on_thread(delete_all_documents)
+    delete_by_filter_async = _on_thread(delete_by_filter)
+    update_by_filter_async = _on_thread(update_by_filter)
+    count_documents_by_filter_async = _on_thread(count_documents_by_filter)
+    count_unique_metadata_by_filter_async = _on_thread(count_unique_metadata_by_filter)
+    get_metadata_fields_info_async = _on_thread(get_metadata_fields_info)
+    get_metadata_field_min_max_async = _on_thread(get_metadata_field_min_max)
+    get_metadata_field_unique_values_async = _on_thread(get_metadata_field_unique_values)
 
 
 def _different(values: Iterable[Any]) -> list[Any]:
