@@ -18,7 +18,7 @@ from semsearch.indexing import build_index, load_built_embedder, remove
 from semsearch.reopening import CurrentSearcher
 from semsearch.search_options import SearchOptions
 from semsearch.searching import Searcher
-from semsearch.store.files import index_path
+from semsearch.store.files import DATABASE, index_path
 from semsearch.store.info import inspect_index, list_documents
 from semsearch.types import Document, Embedder, FloatArray, Hit, Reranker, storable
 
@@ -91,6 +91,10 @@ class KeptIndex:
         self._write_lock = threading.Lock()  # threads of this process need not ask the file system for their turn
         self._embedder: Embedder | None = embedder
         self._current = CurrentSearcher(self._open, on_replaced=self._forget_model)
+
+    def is_there(self) -> bool:
+        """Whether the index has been made, and is not gone."""
+        return (self.path / DATABASE).is_file()
 
     def write(self, documents: Sequence[Document], *, embedder: Embedder | None = None) -> None:
         """Add documents, or replace those with the same ids; `embedder` is in place of the index's for this once.

@@ -141,15 +141,17 @@ class SemsearchVectorStore(BasePydanticVectorStore):
         where = wanted(query.filters, query.node_ids, query.doc_ids)
         kept = self._open()
         hits = [] if kept is None or not kept.count() else _search(kept, query, where)
+        nodes = [node_of_hit(hit) for hit in hits]
         return VectorStoreQueryResult(
-            nodes=[node_of_hit(hit) for hit in hits],
-            similarities=[hit.score for hit in hits],
-            ids=[hit.document.id for hit in hits],
+            nodes=nodes, similarities=[hit.score for hit in hits], ids=[node.node_id for node in nodes]
         )
 
     def _open(self, dim: int | None = None) -> KeptIndex | None:
         """The index; `dim` is that of the vectors of one that is to be made, and without it there is none then."""
         with self._lock:
+            if self._kept is not None and not self._kept.is_there():
+                self._kept.close()
+                self._kept = None
             if self._kept is None:
                 try:
                     about = inspect_index(self.index)
