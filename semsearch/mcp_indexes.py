@@ -50,10 +50,7 @@ class Indexes:
 
     def path(self, name: str) -> Path:
         """The folder of one of `names`."""
-        if self._given:
-            with self.searcher(name) as searcher:
-                return searcher.path
-        return self._named.get(name) or index_path(name)
+        return self._given[name].path if self._given else self._named.get(name) or index_path(name)
 
     def choose(self, name: str | None) -> str:
         """The name, if it is one of `names`; the default for None.
@@ -87,7 +84,7 @@ class Indexes:
         if found is None:
             path = self.path(name)
             with self._lock:
-                found = self._opened.setdefault(path, CurrentSearcher(partial(Searcher.open, path)))
+                found = self._opened.setdefault(path, CurrentSearcher(path, partial(Searcher.open, path)))
         with found.use() as searcher:
             yield searcher
 

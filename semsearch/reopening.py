@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from semsearch.searching import Searcher
 
@@ -23,13 +24,17 @@ class _Opened:
 class CurrentSearcher:
     """The searcher of an index as it is at its path. Safe to use from several threads."""
 
-    def __init__(self, open_searcher: Callable[[], Searcher], *, on_replaced: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, path: Path, open_searcher: Callable[[], Searcher], *, on_replaced: Callable[[], None] | None = None
+    ) -> None:
         """Nothing is opened before it is needed.
 
         Args:
+            path: the folder of the index.
             open_searcher: opens the index; called by one thread at a time.
             on_replaced: called before that where it was open, and was replaced or built anew with another model.
         """
+        self.path = path
         self._open_searcher = open_searcher
         self._on_replaced = on_replaced
         self._opening = threading.Lock()

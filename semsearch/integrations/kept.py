@@ -50,7 +50,8 @@ def searching(
     """
     if isinstance(index, Searcher):
         return lambda: nullcontext(index)
-    current = CurrentSearcher(partial(Searcher.open, index_path(index), device=device, reranker=reranker))
+    path = index_path(index)
+    current = CurrentSearcher(path, partial(Searcher.open, path, device=device, reranker=reranker))
     with current.use():  # so that a wrong name is told at once
         return current.use
 
@@ -90,7 +91,7 @@ class KeptIndex:
         self._loading = threading.Lock()
         self._write_lock = threading.Lock()  # threads of this process need not ask the file system for their turn
         self._embedder: Embedder | None = embedder
-        self._current = CurrentSearcher(self._open, on_replaced=self._forget_model)
+        self._current = CurrentSearcher(self.path, self._open, on_replaced=self._forget_model)
 
     def is_there(self) -> bool:
         """Whether the index has been made, and is not gone."""

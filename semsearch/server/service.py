@@ -66,7 +66,7 @@ class Service:
         self._counted = (0, 0)
         self._encoder: BatchingEmbedder | None = None
         self.path = index_path(index)
-        self.searcher = CurrentSearcher(self._open)
+        self.searcher = CurrentSearcher(self.path, self._open)
         with self.searcher.use():  # so that what is wrong with it is told at once
             pass
         self.writer = Writer(self.path, device=device, embedder=embedder) if writable else None

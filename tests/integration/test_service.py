@@ -291,6 +291,9 @@ class TestAgents:
             assert [p["text"] for p in found["passages"]] == [context] == ["the lighthouse keeper trims the lamp"]
             assert refused.is_error and "harbour" in refused.content[0].text
             shutil.rmtree(index)
+            gone = self.talk(running, lambda session: session.call_tool("search", {"query": "lamp"}))
+            assert gone.is_error and "there is no index" in gone.content[0].text
+            assert str(index.parent) not in gone.content[0].text
             build_index([Document("other", "another lamp")], index=index, embedder=ToyEmbedder())
             assert self.talk(running, use)[1]["passages"][0]["text"] == "another lamp"
             counts = running.ask("/metrics")[1].decode()

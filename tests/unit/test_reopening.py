@@ -18,12 +18,13 @@ from semsearch.reopening import CurrentSearcher
 from semsearch.server.service import Service
 from tests.toy import ToyEmbedder
 
+KEPT = Path("indexes") / "kept"
 Using = Callable[[], AbstractContextManager[Searcher]]
 
 
 def write(name: str, toy: ToyEmbedder) -> None:
     """An index in place of the one that is there."""
-    shutil.rmtree(Path("indexes") / "kept", ignore_errors=True)
+    shutil.rmtree(KEPT, ignore_errors=True)
     build_index([Document(name, "the lamp of the lighthouse")], index="kept", embedder=toy)
 
 
@@ -33,7 +34,7 @@ def of_indexes() -> Using:
 
 
 DOORS: dict[str, Callable[[ToyEmbedder], Using]] = {
-    "itself": lambda toy: CurrentSearcher(lambda: Searcher.open("kept", embedder=toy)).use,
+    "itself": lambda toy: CurrentSearcher(KEPT, lambda: Searcher.open(KEPT, embedder=toy)).use,
     "service": lambda toy: Service("kept", embedder=toy).searcher.use,
     "agents": lambda toy: of_indexes(),
     "adapter": lambda toy: KeptIndex("kept", embedder=toy).searcher,  # type: ignore[return-value]
@@ -75,7 +76,7 @@ def test_threads_that_meet_a_replaced_index_open_it_once(toy: ToyEmbedder) -> No
         opened.append(Searcher.open("kept", embedder=toy))
         return opened[-1]
 
-    current, ids = CurrentSearcher(open_searcher), list[str]()
+    current, ids = CurrentSearcher(KEPT, open_searcher), list[str]()
     together = threading.Barrier(8)
 
     def ask() -> None:
@@ -98,10 +99,10 @@ def test_threads_that_meet_a_replaced_index_open_it_once(toy: ToyEmbedder) -> No
 
 def test_an_index_that_is_gone_is_told_until_it_is_back(toy: ToyEmbedder) -> None:
     write("before", toy)
-    use = CurrentSearcher(lambda: Searcher.open("kept", embedder=toy)).use
+    use = CurrentSearcher(KEPT, lambda: Searcher.open(KEPT, embedder=toy)).use
     with use() as first:
         first.documents()
-        shutil.rmtree(Path("indexes") / "kept")
+        shutil.rmtree(KEPT)
         for _ in range(2):
             with pytest.raises(IndexNotFound), use():
                 pass
