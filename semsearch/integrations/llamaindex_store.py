@@ -61,6 +61,7 @@ class SemsearchVectorStore(BasePydanticVectorStore):
     embed_model_name: str = "llama-index"
     wait_s: float = WAIT_S
     _kept: KeptIndex | None = PrivateAttr(default=None)
+    _was_there: bool = PrivateAttr(default=False)
     _lock: Any = PrivateAttr(default_factory=threading.RLock)
 
     def __init__(self, index: str | Path = "default", **fields: Any) -> None:
@@ -149,9 +150,11 @@ class SemsearchVectorStore(BasePydanticVectorStore):
     def _open(self, dim: int | None = None) -> KeptIndex | None:
         """The index; `dim` is that of the vectors of one that is to be made, and without it there is none then."""
         with self._lock:
-            if self._kept is not None and not self._kept.is_there():
-                self._kept.close()
-                self._kept = None
+            if self._kept is not None:
+                was_there, self._was_there = self._was_there, self._kept.is_there()
+                if was_there and not self._was_there:  # one that is being made was not
+                    self._kept.close()
+                    self._kept = None
             if self._kept is None:
                 try:
                     about = inspect_index(self.index)
