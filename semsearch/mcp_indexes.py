@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from semsearch.errors import IndexNotFound, InvalidInput
 from semsearch.store.files import find_indexes, index_path
 
 if TYPE_CHECKING:
+    from semsearch.reopening import CurrentSearcher
     from semsearch.searching import Searcher
 
 __all__ = ["Indexes"]
@@ -21,7 +24,9 @@ MAX_INDEXES = 200
 class Indexes:
     """The indexes that agents may ask, by name; each is opened when it is first asked. Safe to use from threads."""
 
-    def __init__(self, named: Sequence[str] = (), *, opened: Mapping[str, Searcher] | None = None) -> None:
+    def __init__(
+        self, named: Sequence[str] = (), *, opened: Mapping[str, Searcher | CurrentSearcher] | None = None
+    ) -> None:
         """Say which they are.
 
         Args:
@@ -33,7 +38,7 @@ class Indexes:
         if len(self._named) < len(set(map(index_path, named))):
             raise InvalidInput(f"two of the indexes {', '.join(named)} have the same name; serve them one by one")
         self._given = dict(opened or {})
-        self._opened: dict[Path, Searcher] = {}
+        self._opened: dict[Path, CurrentSearcher] = {}
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
@@ -62,29 +67,30 @@ class Indexes:
             raise IndexNotFound(f"there is no index {name!r}; there are: {', '.join(names)}")
         return name
 
-    def searcher(self, name: str) -> Searcher:
-        """One of `names`, opened.
+    @contextmanager
+    def searcher(self, name: str) -> Iterator[Searcher]:
+        """One of `names`, open while the context lasts.
 
         Raises:
             IndexNotFound, IndexCorrupt: as `Searcher.open`.
         """
-        if self._given:
-            return self._given[name]
+        from semsearch.reopening import CurrentSearcher
         from semsearch.searching import Searcher
 
-        path = self.path(name)
-        with self._lock:
-            searcher = self._opened.get(path)
-            if searcher is not None and not searcher.is_current():
-                del self._opened[path]  # not closed: other threads may be asking it
-                searcher = None
-            if searcher is None:
-                searcher = self._opened[path] = Searcher.open(path)
-            return searcher
+        found = self._given.get(name)
+        if isinstance(found, Searcher):
+            yield found
+            return
+        if found is None:
+            path = self.path(name)
+            with self._lock:
+                found = self._opened.setdefault(path, CurrentSearcher(path, partial(Searcher.open, path)))
+        with found.use() as searcher:
+            yield searcher
 
     def close(self) -> None:
         """Close those that were opened here."""
         with self._lock:
-            for searcher in self._opened.values():
-                searcher.close()
+            for opened in self._opened.values():
+                opened.close()
             self._opened.clear()

@@ -24,6 +24,7 @@ __all__ = ["ask", "listening"]
 
 MAX_PATH_BYTES = 100  # of a Unix socket's path; systems take 104 to 108
 BACKLOG = 128
+HEALTH_TIMEOUT_S = 0.5  # of a service that is well, whatever it is asked
 ANSWER_TIMEOUT_S = 15.0
 HOST = "localhost"
 
@@ -35,12 +36,12 @@ def listening(index: Path) -> Iterator[socket.socket | None]:
     None where there can be none: on systems without Unix sockets, or where another service has this index already.
     """
     place = _socket_path(index, make=True)
-    if place is None or _is_answered(place):
+    if place is None or _is_taken(place):
         yield None
         return
-    place.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        place.unlink(missing_ok=True)
         listener.bind(str(place))
         place.chmod(0o600)
         listener.listen(BACKLOG)
@@ -59,12 +60,18 @@ def listening(index: Path) -> Iterator[socket.socket | None]:
 
 
 def ask(index: Path, question: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the service of an index answers to POST /search; None where there is none, or it does not."""
+    """What the service of an index answers to POST /search; None where there is none, or it does not.
+
+    One that was stopped, or has too much to do, is found out before it is asked.
+    """
     place = _socket_path(index)
     if place is None or not place.exists():
         return None
     connection = _UnixConnection(place)
     try:
+        connection.request("GET", "/health")
+        if connection.getresponse().read() and connection.sock is not None:
+            connection.sock.settimeout(ANSWER_TIMEOUT_S)
         body = json.dumps(question).encode()
         connection.request("POST", "/search", body, {"Content-Type": "application/json", "Connection": "close"})
         answer = connection.getresponse()
@@ -77,12 +84,12 @@ def ask(index: Path, question: Mapping[str, Any]) -> dict[str, Any] | None:
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, place: Path) -> None:
-        super().__init__(HOST, timeout=ANSWER_TIMEOUT_S)
+        super().__init__(HOST, timeout=HEALTH_TIMEOUT_S)
         self._place = place
 
     def connect(self) -> None:
         """Connect to the socket in place of the host."""
-        self.sock = _connected(self._place, ANSWER_TIMEOUT_S)
+        self.sock = _connected(self._place, HEALTH_TIMEOUT_S)
 
 
 def _connected(place: Path, timeout_s: float) -> socket.socket:
@@ -96,11 +103,14 @@ def _connected(place: Path, timeout_s: float) -> socket.socket:
     return found
 
 
-def _is_answered(place: Path) -> bool:
+def _is_taken(place: Path) -> bool:
+    """Whether somebody listens there, perhaps without answering now, as one that has a full queue."""
     try:
         _connected(place, 1.0).close()
-    except OSError:
+    except (ConnectionRefusedError, FileNotFoundError):
         return False
+    except OSError:
+        return True
     return True
 
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from semsearch.change_hints import ChangeHints
 from semsearch.errors import IndexLocked, IndexNotFound, InvalidInput, SemsearchError
@@ -22,58 +22,60 @@ from semsearch.store.info import inspect_index
 from semsearch.store.metadata import Store
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from semsearch.types import Embedder
 
-__all__ = ["Watch", "watch"]
+__all__ = ["Watch", "WatchOptions", "watch"]
 
 LOCKED_S = 1.0  # to wait for another writer before looking at whether to stop
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0  # between tries after an error; each is twice as long as the one before
 
 
-def watch(
-    paths: Sequence[str | Path] = (),
-    *,
-    index: str | Path = "default",
-    model: str | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    embedder: Embedder | None = None,
-    globs: Sequence[str] | None = None,
-    excludes: Sequence[str] | None = None,
-    on_report: Callable[[IndexReport], None] | None = None,
-    on_error: Callable[[Exception], None] | None = None,
-    stop: threading.Event | None = None,
-) -> None:
-    """Bring an index up to date and keep it so until told to stop.
+class WatchOptions(TypedDict, total=False):
+    """How an index is kept in step; each may be left out.
 
-    Args:
-        paths: folders and files to watch; without any, all that the index remembers.
+    Attributes:
         index: its name or the path of its folder; made if there is none.
-        model: as for `build_index`, as are the next five.
+        model: as for `build_index`, as are the others.
         device: where the model runs.
         precision: of the encoder.
         embedder: in place of these three; else one is loaded, once.
         globs: keep only files like these.
         excludes: leave out files like these.
+    """
+
+    index: str | Path
+    model: str | None
+    device: str
+    precision: str
+    embedder: Embedder | None
+    globs: Sequence[str] | None
+    excludes: Sequence[str] | None
+
+
+def watch(
+    paths: Sequence[str | Path] = (),
+    *,
+    on_report: Callable[[IndexReport], None] | None = None,
+    on_error: Callable[[Exception], None] | None = None,
+    stop: threading.Event | None = None,
+    **options: Unpack[WatchOptions],
+) -> None:
+    """Bring an index up to date and keep it so until told to stop.
+
+    Args:
+        paths: folders and files to watch; without any, all that the index remembers.
         on_report: told of the first sync and of each that changed something or found new problems.
         on_error: told why a later sync failed; it is tried again.
         stop: ends it, within a batch of passages where a sync is going on.
+        options: as `WatchOptions` says.
 
     Raises:
         MissingExtra: watchfiles is not installed.
         SemsearchError: the first sync failed, as `build_index` says.
     """
-    watcher = Watch(
-        paths,
-        index=index,
-        model=model,
-        device=device,
-        precision=precision,
-        embedder=embedder,
-        globs=globs,
-        excludes=excludes,
-    )
-    with watcher:
+    with Watch(paths, **options) as watcher:
         watcher.run(on_report=on_report, on_error=on_error, stop=stop)
 
 
@@ -92,7 +94,7 @@ class Watch:
         globs: Sequence[str] | None = None,
         excludes: Sequence[str] | None = None,
     ) -> None:
-        """Begin to take notice of changes; arguments and errors as for `watch`."""
+        """Begin to take notice of changes of `paths`; other arguments as `WatchOptions` says, errors as for `watch`."""
         self.path = index_path(index)
         is_there = (self.path / DATABASE).is_file()
         if not paths and not is_there:
@@ -105,8 +107,12 @@ class Watch:
                 raise InvalidInput(f"{root} does not exist; give a folder or a file to watch")
         self._globs, self._excludes = globs, excludes
         self._hints = ChangeHints(self.roots)
-        built = _model_facts(self.path) if is_there else {}
-        self._embedder = embedder or load_index_embedder(self.path, built, model, device, precision)
+        try:
+            built = _model_facts(self.path) if is_there else {}
+            self._embedder = embedder or load_index_embedder(self.path, built, model, device, precision)
+        except BaseException:
+            self._hints.close()
+            raise
 
     def __enter__(self) -> Watch:
         return self

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from semsearch.search_options import SearchOptions
     from semsearch.types import Hit
 
-__all__ = ["Answered", "Question", "ask_index", "ask_service"]
+__all__ = ["Answered", "Question", "ask_index", "ask_service", "ask_service_many"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +84,33 @@ def ask_service(question: Question, *, highlight: bool) -> Answered | None:
     from semsearch.store.files import index_path
 
     path = index_path(question.index)
-    asked = {
+    data = ask(path, {**_asked(question), "q": question.text, "highlight": highlight})
+    return _read(data, path) if data is not None else None
+
+
+def ask_service_many(question: Question, texts: Sequence[str]) -> list[dict[str, Any]] | None:
+    """What the service of the index answers to several queries; None where there is none, or it does not.
+
+    Args:
+        question: what is asked, but for its text.
+        texts: queries that are not empty, as many as the service takes.
+    """
+    from semsearch.running import ask
+    from semsearch.store.files import index_path
+
+    path = index_path(question.index)
+    data = ask(path, {**_asked(question), "queries": list(texts)})
+    return [{**answer, "index": str(path)} for answer in data["answers"]] if data is not None else None
+
+
+def _asked(question: Question) -> dict[str, Any]:
+    """What the body of a request says beside the query."""
+    return {
         **question.options,
-        "q": question.text,
         "min_probability": question.min_probability,
         "explain": question.explain,
-        "highlight": highlight,
         "facet": list(question.facets),
     }
-    data = ask(path, asked)
-    return _read(data, path) if data is not None else None
 
 
 def _read(data: dict[str, Any], path: Path) -> Answered:

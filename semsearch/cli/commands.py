@@ -53,20 +53,10 @@ def cli() -> None:
 )
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @index_option
-@click.option(
-    "--model",
-    metavar="NAME",
-    show_default="the index's own, or all-MiniLM-L6-v2",
-    help="Model for a new index: a hub name, NAME@REVISION, or a local folder.",
-)
+@options.model_option
 @device_option
 @precision_option
-@click.option(
-    "--glob", "globs", metavar="PATTERN", multiple=True, help="Read only files like this; remembered. Repeatable."
-)
-@click.option(
-    "--exclude", "excludes", metavar="PATTERN", multiple=True, help="Leave files like this out; remembered. Repeatable."
-)
+@options.pattern_options
 @click.option("--text-column", metavar="COLUMN", help="The column to search in CSV, TSV and JSONL. [default: found]")
 @options.kind_options
 @click.option("--rebuild", is_flag=True, help="Start the index anew, as after choosing another --model.")

@@ -9,6 +9,11 @@ from semsearch.cli.options import examples
 __all__ = ["completion"]
 
 SHELLS = ("bash", "zsh", "fish")
+MENDED = {  # of click's scripts
+    # without compinit, as in a new ~/.zshrc, there is no compdef
+    "    compdef ": "    (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }\n    compdef ",
+    'string split ","': 'string split -m 1 ","',  # descriptions may hold commas
+}
 
 
 @click.command(
@@ -27,4 +32,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     known = get_completion_class(shell)
     if known is None:
         raise click.UsageError(f"this version of click completes nothing in {shell}")
-    click.echo(known(ctx.find_root().command, {}, "semsearch", "_SEMSEARCH_COMPLETE").source())
+    script = known(ctx.find_root().command, {}, "semsearch", "_SEMSEARCH_COMPLETE").source()
+    for given, better in MENDED.items():
+        script = script.replace(given, better)
+    click.echo(script)

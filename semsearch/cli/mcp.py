@@ -29,7 +29,7 @@ __all__ = ["mcp"]
     multiple=True,
     shell_complete=options.known_indexes,
     help="An index that agents may ask, and no other: a name or the path of an index folder. Repeatable. "
-    "[default: all in ./indexes]",
+    "[default: all in ./indexes, or in $SEMSEARCH_HOME/indexes where that is set]",
 )
 def mcp(indexes: tuple[str, ...]) -> None:
     """Serve agents that speak MCP, on stdin and stdout.

@@ -21,6 +21,8 @@ __all__ = [
     "json_option",
     "kind_options",
     "known_indexes",
+    "model_option",
+    "pattern_options",
     "precision_option",
     "rerank_options",
     "wait_option",
@@ -78,6 +80,12 @@ where_option = click.option(
     help='Only documents like this: \'lang = "en" and year >= 2020 and path ~ "guides/**"\'.',
 )
 
+model_option = click.option(
+    "--model",
+    metavar="NAME",
+    show_default="the index's own, or all-MiniLM-L6-v2",
+    help="Model for a new index: a hub name, NAME@REVISION, or a local folder.",
+)
 precision_option = click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
@@ -85,6 +93,17 @@ precision_option = click.option(
     show_default="the index's own, or int8 where it costs next to nothing, else full",
     help="How passages are encoded. full: the quickest without loss here; int8: CPU only, quickest; f16: GPU only.",
 )
+
+
+def pattern_options(command: F) -> F:
+    """Add `--glob` and `--exclude`."""
+    for option, name, what in (
+        ("--exclude", "excludes", "Leave files like this out"),
+        ("--glob", "globs", "Read only files like this"),
+    ):
+        text = f"{what}; remembered. Repeatable."
+        command = click.option(option, name, metavar="PATTERN", multiple=True, help=text)(command)
+    return command
 
 
 def kind_options(command: F) -> F:

@@ -12,7 +12,7 @@ import click
 
 from semsearch.answers import strict_json
 
-__all__ = ["clean", "clean_line", "echo_json", "short_path"]
+__all__ = ["clean", "clean_line", "echo_json", "number", "short_path"]
 
 # Control characters could drive the terminal, bidirectional overrides reorder text, surrogates have no encoding.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -35,6 +35,11 @@ def short_path(path: str | Path) -> str:
         return str(Path(path).relative_to(Path.cwd()))
     except (ValueError, OSError):
         return str(path)
+
+
+def number(n: int, noun: str) -> str:
+    """So many of something: `1 passage`, `2,000 passages`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def echo_json(value: Mapping[str, Any]) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
@@ -25,7 +23,6 @@ __all__ = ["query"]
 
 FORMATS = ("table", "plain", "json", "jsonl", "csv", "markdown", "paths")
 EXPLAINED, COUNTED, BATCHED = ("table", "json", "jsonl"), ("table", "json"), ("json", "jsonl")
-BATCH = 256  # queries that are read before the first is answered
 
 
 @click.command(
@@ -128,7 +125,7 @@ def query(
     text = _query_text(words) if batch is None else ""
     if not text and batch is None:
         raise click.UsageError('the query is empty; ask something, as in: semsearch query "how do I undo a commit"')
-    from semsearch.cli import asking, progress, render
+    from semsearch.cli import asking, batches, progress, render
 
     asked: SearchOptions = {
         "k": k,
@@ -144,13 +141,14 @@ def query(
     }
     question = asking.Question(text, index, asked, min_probability, explain, facet_keys)
     wanted = None if rerank is False else reranker
+    by_service = service and device == "auto" and reranker is None
     if batch is not None:
-        is_found = _answer_lines(question, batch, device=device, reranker=wanted)
+        is_found = batches.answer_lines(question, batch, by_service=by_service, device=device, reranker=wanted)
         click.get_current_context().exit(FOUND if is_found else NONE_FOUND)
     with ExitStack() as opened:
         with progress.waiting("Searching"):
             answer = None
-            if service and device == "auto" and reranker is None:
+            if by_service:
                 marks = form == "table" and render.open_console().is_terminal
                 answer = asking.ask_service(question, highlight=marks)
             answer = answer or asking.ask_index(question, device=device, reranker=wanted, opened=opened)
@@ -180,25 +178,6 @@ def _show(answer: Answered, question: Question, form: str, *, null: bool, open_r
         click.echo(f"semsearch: {_why_nothing(answer, question)}", err=True)
     facets.echo_counts(answer.counts)
     return bool(hits)
-
-
-def _answer_lines(question: Question, lines: BinaryIO, *, device: str, reranker: str | None) -> bool:
-    """Print the answer to each line, in order; whether any has a hit."""
-    from semsearch.answers import explained, query_answer, relevant
-    from semsearch.searching import Searcher
-
-    is_found, mode = False, question.options.get("mode", "hybrid")
-    with Searcher.open(question.index, device=device, reranker=reranker) as searcher:
-        while block := [line.decode("utf-8", errors="replace").strip() for line in islice(lines, BATCH)]:
-            start = time.perf_counter()
-            answers = searcher.search_many(block, **question.options)
-            mean_ms = 1000 * (time.perf_counter() - start) / len(block)
-            for text, hits in zip(block, answers, strict=True):
-                found, best = relevant(hits, question.min_probability)
-                matches = explained(searcher.explain, text, found, mode) if question.explain else None
-                echo_json(query_answer(text, searcher.path, mode, mean_ms, found, best, matches))
-                is_found = is_found or bool(found)
-    return is_found
 
 
 def _open(hits: Sequence[Hit], rank: int) -> bool:

@@ -14,7 +14,7 @@ from rich.style import Style
 from rich.text import Text
 
 from semsearch.cli.options import DEFAULT_INDEX
-from semsearch.cli.output import clean, clean_line, short_path
+from semsearch.cli.output import clean, clean_line, number, short_path
 
 if TYPE_CHECKING:
     from semsearch.cli.environment import Installation
@@ -111,15 +111,11 @@ def removal(report: RemoveReport) -> None:
     console = open_console()
     print_line(
         console,
-        f"{_number(report.documents, 'document')} and {_number(report.chunks, 'passage')} removed from ",
+        f"{number(report.documents, 'document')} and {number(report.chunks, 'passage')} removed from ",
         (clean(short_path(report.index)), PATH),
     )
     for root in report.roots:
         print_line(console, "no longer remembered: ", (clean_line(short_path(root)), PATH))
-
-
-def _number(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def info(facts: IndexInfo | None, others: Sequence[Path], installation: Installation) -> None:

@@ -72,8 +72,8 @@ def serve(
 ) -> None:
     """Answer searches over HTTP, with a page for the browser.
 
-    GET /openapi.json describes all that can be asked. While it runs, semsearch query of the same index asks it, which
-    is quicker. Ctrl-C ends it once the requests in flight are answered.
+    GET /openapi.json describes all that can be asked; agents that speak MCP ask at /mcp (extra mcp). While it runs,
+    semsearch query of the same index asks it, which is quicker. Ctrl-C ends it once requests in flight are answered.
     """
     from semsearch.errors import MissingExtra
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from semsearch.cli import options
 from semsearch.cli.options import device_option, examples, index_option, precision_option
-from semsearch.cli.output import clean, clean_line, echo_json, short_path
+from semsearch.cli.output import clean, clean_line, echo_json, number, short_path
 
 if TYPE_CHECKING:
     from semsearch.reports import IndexReport
@@ -29,16 +30,10 @@ __all__ = ["tell_error", "teller", "watch"]
 )
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @index_option
-@click.option(
-    "--model",
-    metavar="NAME",
-    show_default="the index's own, or all-MiniLM-L6-v2",
-    help="Model for a new index: a hub name, NAME@REVISION, or a local folder.",
-)
+@options.model_option
 @device_option
 @precision_option
-@click.option("--glob", "globs", metavar="PATTERN", multiple=True, help="Read only files like this; remembered.")
-@click.option("--exclude", "excludes", metavar="PATTERN", multiple=True, help="Leave files like this out; remembered.")
+@options.pattern_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each time something was indexed.")
 def watch(
     paths: tuple[Path, ...],
@@ -88,7 +83,7 @@ def teller(*, as_json: bool = False) -> Callable[[IndexReport], None]:
         n, chunks = report.files, report.chunks
         counts = {"indexed": n.indexed, "removed": n.removed, "failed": n.failed}
         said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing new"
-        passages = f"{chunks.encoded:,} passages encoded, {chunks.total:,} in the index"
+        passages = f"{number(chunks.encoded, 'passage')} encoded, {chunks.total:,} in the index"
         click.echo(f"{datetime.now():%H:%M:%S}  {said}; {passages} ({report.elapsed_s:.1f} s)", err=True)
         problems = {(problem.path, problem.reason) for problem in report.problems if problem.failed}
         for path, reason in sorted(problems - known):

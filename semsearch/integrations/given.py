@@ -41,8 +41,8 @@ def write_given(
                 f"the document {document.id!r} has the text of another one, {document.text[:80]!r}, but another "
                 "vector; the index keeps one vector a text, so let the text say what differs, or the vectors be equal"
             )
-    searcher = kept.searcher()
-    known = searcher.known_vectors(list(of_text)) if searcher is not None else {}
+    with kept.searcher() as searcher:
+        known = searcher.known_vectors(list(of_text)) if searcher else {}
     for text, row in known.items():
         if _differ(row, of_text[text]):
             raise IndexIncompatible(

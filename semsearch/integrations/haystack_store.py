@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from haystack import Document, default_from_dict, default_to_dict
@@ -27,8 +28,20 @@ from semsearch.types import Hit
 
 __all__ = ["Filters", "SemsearchDocumentStore"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Filters = dict[str, Any]
 KEPT = ("embedding", "blob", "sparse_embedding", "score")  # of a document, beside id, content and meta
+
+
+def _on_thread(method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """The same method for an event loop, which goes on meanwhile."""
+
+    @wraps(method)
+    async def run(*arguments: P.args, **options: P.kwargs) -> T:
+        return await asyncio.to_thread(method, *arguments, **options)
+
+    return run
 
 
 class SemsearchDocumentStore:
@@ -103,9 +116,13 @@ class SemsearchDocumentStore:
         Raises:
             UnusableFilter: it is malformed.
         """
+        return [document for _, document in self._matching(filters)]
+
+    def _matching(self, filters: Filters | None) -> list[tuple[OwnDocument, Document]]:
+        """What matches a filter, as the index has it and as Haystack does."""
         check(filters)
-        documents = [_whole(document) for document in self._kept.documents()]
-        return [d for d in documents if document_matches_filter(filters, d)] if filters else documents
+        pairs = [(own, _whole(own)) for own in self._kept.documents()]
+        return [pair for pair in pairs if document_matches_filter(filters, pair[1])] if filters else pairs
 
     def write_documents(self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE) -> int:
         """Write documents, all at once; by default as with `FAIL`.
@@ -152,10 +169,19 @@ class SemsearchDocumentStore:
             return self._kept.remove([document.id for document in self.filter_documents(filters)])
 
     def update_by_filter(self, filters: Filters, meta: dict[str, Any]) -> int:
-        """Set metadata of what `filter_documents` gives for a filter; returns how many there were."""
+        """Set metadata of what `filter_documents` gives for a filter; returns how many there were.
+
+        Raises:
+            InvalidInput: one of them comes from a file, which the index follows.
+        """
         with self._lock:
-            found = self.filter_documents(filters)
-            self._write([replace(document, meta={**document.meta, **meta}) for document in found])
+            found = self._matching(filters)
+            of_file = next((own.source for own, _ in found if own.source), None)
+            if of_file is not None:
+                raise InvalidInput(
+                    f"{of_file} is a file, whose metadata stand in it; change it there, and index it again"
+                )
+            self._write([replace(document, meta={**document.meta, **meta}) for _, document in found])
             return len(found)
 
     def count_documents_by_filter(self, filters: Filters) -> int:
@@ -166,7 +192,7 @@ class SemsearchDocumentStore:
         """How many different values each field has, among what `filter_documents` gives for a filter."""
         found = self.filter_documents(filters)
         names = [name.removeprefix("meta.") for name in metadata_fields]
-        return {name: len(_different(document.meta.get(name) for document in found)) for name in names}
+        return {name: len(_different(_values(found, name))) for name in names}
 
     def get_metadata_fields_info(self) -> dict[str, dict[str, str]]:
         """The type of each metadata field: `boolean`, `int`, `float`, or `keyword` for all else."""
@@ -180,8 +206,7 @@ class SemsearchDocumentStore:
 
     def get_metadata_field_min_max(self, metadata_field: str) -> dict[str, Any]:
         """The least and the greatest value of a field, None where none can be compared."""
-        name = metadata_field.removeprefix("meta.")
-        values = [document.meta.get(name) for document in self.filter_documents()]
+        values = _values(self.filter_documents(), metadata_field)
         comparable = [value for value in values if isinstance(value, int | float | str)]
         if len({isinstance(value, str) for value in comparable}) != 1:
             return {"min": None, "max": None}
@@ -196,8 +221,7 @@ class SemsearchDocumentStore:
         filters: Filters | None = None,
     ) -> tuple[list[Any], int]:
         """Different values of a field in the order of their texts, `size` of them from `from_` on; and how many."""
-        name = metadata_field.removeprefix("meta.")
-        values = _different(document.meta.get(name) for document in self.filter_documents(filters))
+        values = _different(_values(self.filter_documents(filters), metadata_field))
         if search_term:
             values = [value for value in values if search_term.lower() in str(value).lower()]
         values.sort(key=lambda value: (str(value), type(value).__name__))
@@ -235,68 +259,30 @@ class SemsearchDocumentStore:
         vector = None if query_embedding is None else np.asarray(query_embedding, dtype=np.float32)
         return [_of_hit(hit) for hit in self._kept.search(query, top_k, options, where=where, vector=vector)]
 
-    # The same on a thread, so that an event loop goes on
+    # The same for an event loop
 
-    async def count_documents_async(self) -> int:
-        """As `count_documents`."""
-        return await asyncio.to_thread(self.count_documents)
+    count_documents_async = _on_thread(count_documents)
+    filter_documents_async = _on_thread(filter_documents)
+    write_documents_async = _on_thread(write_documents)
+    delete_documents_async = _on_thread(delete_documents)
+    delete_all_documents_async = _on_thread(delete_all_documents)
+    delete_by_filter_async = _on_thread(delete_by_filter)
+    update_by_filter_async = _on_thread(update_by_filter)
+    count_documents_by_filter_async = _on_thread(count_documents_by_filter)
+    count_unique_metadata_by_filter_async = _on_thread(count_unique_metadata_by_filter)
+    get_metadata_fields_info_async = _on_thread(get_metadata_fields_info)
+    get_metadata_field_min_max_async = _on_thread(get_metadata_field_min_max)
+    get_metadata_field_unique_values_async = _on_thread(get_metadata_field_unique_values)
 
-    async def filter_documents_async(self, filters: Filters | None = None) -> list[Document]:
-        """As `filter_documents`."""
-        return await asyncio.to_thread(self.filter_documents, filters)
 
-    async def write_documents_async(
-        self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE
-    ) -> int:
-        """As `write_documents`."""
-        return await asyncio.to_thread(self.write_documents, documents, policy)
-
-    async def delete_documents_async(self, document_ids: list[str]) -> None:
-        """As `delete_documents`."""
-        await asyncio.to_thread(self.delete_documents, document_ids)
-
-    async def delete_all_documents_async(self) -> None:
-        """As `delete_all_documents`."""
-        await asyncio.to_thread(self.delete_all_documents)
-
-    async def delete_by_filter_async(self, filters: Filters) -> int:
-        """As `delete_by_filter`."""
-        return await asyncio.to_thread(self.delete_by_filter, filters)
-
-    async def update_by_filter_async(self, filters: Filters, meta: dict[str, Any]) -> int:
-        """As `update_by_filter`."""
-        return await asyncio.to_thread(self.update_by_filter, filters, meta)
-
-    async def count_documents_by_filter_async(self, filters: Filters) -> int:
-        """As `count_documents_by_filter`."""
-        return await asyncio.to_thread(self.count_documents_by_filter, filters)
-
-    async def count_unique_metadata_by_filter_async(
-        self, filters: Filters, metadata_fields: list[str]
-    ) -> dict[str, int]:
-        """As `count_unique_metadata_by_filter`."""
-        return await asyncio.to_thread(self.count_unique_metadata_by_filter, filters, metadata_fields)
-
-    async def get_metadata_fields_info_async(self) -> dict[str, dict[str, str]]:
-        """As `get_metadata_fields_info`."""
-        return await asyncio.to_thread(self.get_metadata_fields_info)
-
-    async def get_metadata_field_min_max_async(self, metadata_field: str) -> dict[str, Any]:
-        """As `get_metadata_field_min_max`."""
-        return await asyncio.to_thread(self.get_metadata_field_min_max, metadata_field)
-
-    async def get_metadata_field_unique_values_async(
-        self,
-        metadata_field: str,
-        search_term: str | None = None,
-        from_: int = 0,
-        size: int = 10,
-        filters: Filters | None = None,
-    ) -> tuple[list[Any], int]:
-        """As `get_metadata_field_unique_values`."""
-        return await asyncio.to_thread(
-            self.get_metadata_field_unique_values, metadata_field, search_term, from_, size, filters
-        )
+def _values(documents: Iterable[Document], field: str) -> Iterator[Any]:
+    """The value of each document's field, None where it has none; `author.name` is nested, as in filters."""
+    name = field.removeprefix("meta.")
+    for document in documents:
+        value: Any = document.meta
+        for part in [name] if name in document.meta else name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        yield value
 
 
 def _different(values: Iterable[Any]) -> list[Any]:

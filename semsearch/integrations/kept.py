@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from semsearch.encoders import DEFAULT_MODEL, load_embedder
-from semsearch.errors import IndexNotFound, InvalidInput
+from semsearch.errors import IndexIncompatible, IndexNotFound, InvalidInput
 from semsearch.indexing import build_index, load_built_embedder, remove
+from semsearch.reopening import CurrentSearcher
 from semsearch.search_options import SearchOptions
 from semsearch.searching import Searcher
-from semsearch.store.files import index_path
+from semsearch.store.files import DATABASE, index_path
 from semsearch.store.info import inspect_index, list_documents
 from semsearch.types import Document, Embedder, FloatArray, Hit, Reranker, storable
 
-__all__ = ["WAIT_S", "KeptIndex", "check_options", "name_or_path"]
+__all__ = ["WAIT_S", "KeptIndex", "check_options", "name_or_path", "searching"]
 
 WAIT_S = 60.0  # that another writer is waited for
 
@@ -35,6 +38,22 @@ def check_options(options: Mapping[str, Any]) -> None:
 def name_or_path(index: str | Path) -> str:
     """An index as text that means the same: a path is told from a name by its separator."""
     return index if isinstance(index, str) else str(index_path(index))
+
+
+def searching(
+    index: str | Path | Searcher, *, device: str, reranker: str | Reranker | None
+) -> Callable[[], AbstractContextManager[Searcher]]:
+    """What gives, whenever it is called, the searcher of an index as it is then; one that is given stays as it is.
+
+    Raises:
+        IndexNotFound, IndexCorrupt, ModelError: as for `Searcher.open`.
+    """
+    if isinstance(index, Searcher):
+        return lambda: nullcontext(index)
+    path = index_path(index)
+    current = CurrentSearcher(path, partial(Searcher.open, path, device=device, reranker=reranker))
+    with current.use():  # so that a wrong name is told at once
+        return current.use
 
 
 class KeptIndex:
@@ -69,10 +88,14 @@ class KeptIndex:
         self._reranker = reranker
         self._wait_s = wait_s
         self._kind = kind
-        self._lock = threading.RLock()
+        self._loading = threading.Lock()
         self._write_lock = threading.Lock()  # threads of this process need not ask the file system for their turn
         self._embedder: Embedder | None = embedder
-        self._searcher: Searcher | None = None
+        self._current = CurrentSearcher(self.path, self._open, on_replaced=self._forget_model)
+
+    def is_there(self) -> bool:
+        """Whether the index has been made, and is not gone."""
+        return (self.path / DATABASE).is_file()
 
     def write(self, documents: Sequence[Document], *, embedder: Embedder | None = None) -> None:
         """Add documents, or replace those with the same ids; `embedder` is in place of the index's for this once.
@@ -102,37 +125,49 @@ class KeptIndex:
         Raises:
             ModelError: it cannot be found or run.
         """
-        with self._lock:
-            if self._embedder is None:
-                self._embedder = self._load()
-            return self._embedder
+        with self._loading:
+            embedder = self._embedder
+            if embedder is None:
+                embedder = self._embedder = self._load()
+            return embedder
 
     def _load(self) -> Embedder:
         try:
             info = inspect_index(self.path)
         except IndexNotFound:  # what is added in small steps gains little from int8
             return load_embedder(self._model or DEFAULT_MODEL, device=self._device, precision="full")
-        if self._searcher is not None and self._model is None and info.precision != "int8":
-            return self._searcher.embedder
+        if self._model is None and info.precision != "int8":
+            with self._current.use_if_open() as searcher:
+                if searcher is not None:
+                    return searcher.embedder
         built = {"name": self._model or info.model, "precision": info.precision}
         return load_built_embedder(self.path, built, self._device)
 
-    def searcher(self) -> Searcher | None:
-        """What searches the index as it is at its path; None where there is none."""
-        with self._lock:
-            if self._searcher is not None and not self._searcher.is_current():
-                self._searcher, self._embedder = None, self._given  # not closed: other threads may be asking it
-            if self._searcher is None:
-                try:
-                    self._searcher = Searcher.open(
-                        self.path,
-                        device=self._device,
-                        embedder=self._given or self._embedder,
-                        reranker=self._reranker,
-                    )
-                except IndexNotFound:
-                    return None
-            return self._searcher
+    def _open(self) -> Searcher:
+        try:
+            return self._open_by(self._given or self._embedder)
+        except IndexIncompatible:
+            if self._given is not None:
+                raise
+            self._forget_model()
+            return self._open_by(None)
+
+    def _open_by(self, embedder: Embedder | None) -> Searcher:
+        return Searcher.open(self.path, device=self._device, embedder=embedder, reranker=self._reranker)
+
+    def _forget_model(self) -> None:
+        """Load another where the index may have one; without a lock, as what holds one may wait for the index."""
+        self._embedder = self._given
+
+    @contextmanager
+    def searcher(self) -> Iterator[Searcher | None]:
+        """What searches the index as it is at its path, while the context lasts; None where there is none."""
+        with ExitStack() as stack:
+            try:
+                found = stack.enter_context(self._current.use())
+            except IndexNotFound:
+                found = None
+            yield found
 
     def search(
         self,
@@ -149,43 +184,42 @@ class KeptIndex:
         on k, so the nearest of those follow, with the score 0 that fusion gives them.
         """
         check_options(options)
-        searcher = self.searcher()
-        if searcher is None:
-            return []
-        wanted: dict[str, Any] = {"per_document": 1, "fold": False, **options, "k": k, "where": where, "vector": vector}
-        hits = searcher.search(text, **wanted)
-        is_cut = bool(wanted.get("min_probability"))
-        if len(hits) < k and wanted.get("mode", "hybrid") == "hybrid" and not is_cut:
-            seen = {hit.document.id for hit in hits}
-            wanted |= {"mode": "dense", "rerank": False, "mmr": None}
-            rest = [hit for hit in searcher.search(text, **wanted) if hit.document.id not in seen]
-            for rank, hit in enumerate(rest[: k - len(hits)], len(hits) + 1):
-                hits.append(replace(hit, rank=rank, score=0.0, probability=None))
-        return hits
+        with self.searcher() as searcher:
+            if searcher is None:
+                return []
+            asked = {"per_document": 1, "fold": False, **options, "k": k, "where": where, "vector": vector}
+            return _fill_up(searcher, text, asked)
 
     def nearest(self, vector: Sequence[float], k: int, *, where: str | Mapping[str, Any] | None = None) -> list[Hit]:
         """The k documents with a passage nearest to a vector, one hit each."""
-        searcher = self.searcher()
-        if searcher is None:
-            return []
         given = np.asarray(vector, dtype=np.float32)
-        return searcher.nearest(given, k=k, per_document=1, fold=False, where=where)
+        with self.searcher() as searcher:
+            return searcher.nearest(given, k=k, per_document=1, fold=False, where=where) if searcher else []
 
     def documents(
         self, ids: Sequence[str] | None = None, *, where: str | Mapping[str, Any] | None = None
     ) -> list[Document]:
         """As `Searcher.documents`; none where there is no index."""
-        searcher = self.searcher()
-        return searcher.documents(ids, where=where) if searcher is not None else []
+        with self.searcher() as searcher:
+            return searcher.documents(ids, where=where) if searcher else []
 
     def count(self) -> int:
         """How many documents there are."""
-        searcher = self.searcher()
-        return searcher.n_documents if searcher is not None else 0
+        with self.searcher() as searcher:
+            return searcher.n_documents if searcher else 0
 
     def close(self) -> None:
         """Let go of the index; it is opened again when it is needed."""
-        with self._lock:
-            if self._searcher is not None:
-                self._searcher.close()
-            self._searcher = None
+        self._current.close()
+
+
+def _fill_up(searcher: Searcher, text: str, asked: dict[str, Any]) -> list[Hit]:
+    """The hits of a search, and after those of a hybrid one the nearest other documents, up to k."""
+    k = asked["k"]
+    hits = searcher.search(text, **asked)
+    if len(hits) >= k or asked.get("mode", "hybrid") != "hybrid" or asked.get("min_probability"):
+        return hits
+    seen = {hit.document.id for hit in hits}
+    nearest = searcher.search(text, **{**asked, "mode": "dense", "rerank": False, "mmr": None})
+    rest = [hit for hit in nearest if hit.document.id not in seen][: k - len(hits)]
+    return hits + [replace(hit, rank=rank, score=0.0, probability=None) for rank, hit in enumerate(rest, len(hits) + 1)]

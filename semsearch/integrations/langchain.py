@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from semsearch.encoders import DEFAULT_MODEL, load_embedder
 from semsearch.errors import InvalidInput, MissingExtra
 from semsearch.integrations.foreign import ForeignEmbedder
-from semsearch.integrations.kept import WAIT_S, KeptIndex, check_options
+from semsearch.integrations.kept import WAIT_S, KeptIndex, check_options, searching
 from semsearch.integrations.mongo_filters import translated
 from semsearch.integrations.originals import is_whole, keep, passage_metadata, restore
 from semsearch.integrations.rerankers import any_reranker
@@ -73,16 +74,13 @@ class SemsearchRetriever(BaseRetriever):
     search_options: dict[str, Any] = Field(default_factory=dict)
     reranker: str | None = None
     device: str = "auto"
-    _searcher: Searcher | None = PrivateAttr(default=None)
+    _searching: Callable[[], AbstractContextManager[Searcher]] | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
         """Open the index, so that a wrong name is told at once."""
         super().model_post_init(context)
         check_options(self.search_options)
-        if isinstance(self.index, Searcher):
-            self._searcher = self.index
-        else:
-            self._searcher = Searcher.open(self.index, device=self.device, reranker=self.reranker)
+        self._searching = searching(self.index, device=self.device, reranker=self.reranker)
 
     def _get_relevant_documents(
         self,
@@ -92,12 +90,14 @@ class SemsearchRetriever(BaseRetriever):
         k: int | None = None,
         where: str | Mapping[str, Any] | None = None,
     ) -> list[LangChainDocument]:
-        if self._searcher is None:
+        if self._searching is None:
             raise InvalidInput("this retriever was made without being initialised; make it with SemsearchRetriever()")
         options = {**self.search_options, "k": self.k if k is None else k}
         options["where"] = self.where if where is None else where
         found = []
-        for hit in self._searcher.search(query, **options):
+        with self._searching() as searcher:
+            hits = searcher.search(query, **options)
+        for hit in hits:
             document = _of_hit(hit)
             document.metadata["score"] = hit.score
             if hit.probability is not None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from semsearch.encoders import DEFAULT_MODEL, load_embedder
 from semsearch.errors import InvalidInput, MissingExtra
-from semsearch.integrations.kept import check_options
+from semsearch.integrations.kept import check_options, searching
 from semsearch.integrations.rerankers import any_reranker
 from semsearch.searching import Searcher
 from semsearch.types import Embedder, Reranker
@@ -62,10 +62,7 @@ class SemsearchRetriever(BaseRetriever):
             IndexNotFound: there is none.
         """
         super().__init__(**kwargs)
-        if isinstance(index, Searcher):
-            self.searcher = index
-        else:
-            self.searcher = Searcher.open(index, device=device, reranker=reranker)
+        self._searching = searching(index, device=device, reranker=reranker)
         self.similarity_top_k = similarity_top_k
         self.where = where
         self.search_options = dict(search_options or {})
@@ -73,7 +70,8 @@ class SemsearchRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         options = {**self.search_options, "k": self.similarity_top_k, "where": self.where}
-        hits = self.searcher.search(query_bundle.query_str, **options)
+        with self._searching() as searcher:
+            hits = searcher.search(query_bundle.query_str, **options)
         return [NodeWithScore(node=node_of_hit(hit), score=hit.score) for hit in hits]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:

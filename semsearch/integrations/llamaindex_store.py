@@ -61,6 +61,7 @@ class SemsearchVectorStore(BasePydanticVectorStore):
     embed_model_name: str = "llama-index"
     wait_s: float = WAIT_S
     _kept: KeptIndex | None = PrivateAttr(default=None)
+    _was_there: bool = PrivateAttr(default=False)
     _lock: Any = PrivateAttr(default_factory=threading.RLock)
 
     def __init__(self, index: str | Path = "default", **fields: Any) -> None:
@@ -74,9 +75,12 @@ class SemsearchVectorStore(BasePydanticVectorStore):
 
     @property
     def client(self) -> Any:
-        """The `Searcher` of the index; None where there is none yet."""
+        """The `Searcher` of the index as it is now; None where there is none yet."""
         kept = self._open()
-        return kept.searcher() if kept is not None else None
+        if kept is None:
+            return None
+        with kept.searcher() as searcher:
+            return searcher
 
     def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
         """Add nodes, or replace those with the same ids, all at once; gives their ids.
@@ -138,15 +142,19 @@ class SemsearchVectorStore(BasePydanticVectorStore):
         where = wanted(query.filters, query.node_ids, query.doc_ids)
         kept = self._open()
         hits = [] if kept is None or not kept.count() else _search(kept, query, where)
+        nodes = [node_of_hit(hit) for hit in hits]
         return VectorStoreQueryResult(
-            nodes=[node_of_hit(hit) for hit in hits],
-            similarities=[hit.score for hit in hits],
-            ids=[hit.document.id for hit in hits],
+            nodes=nodes, similarities=[hit.score for hit in hits], ids=[node.node_id for node in nodes]
         )
 
     def _open(self, dim: int | None = None) -> KeptIndex | None:
         """The index; `dim` is that of the vectors of one that is to be made, and without it there is none then."""
         with self._lock:
+            if self._kept is not None:
+                was_there, self._was_there = self._was_there, self._kept.is_there()
+                if was_there and not self._was_there:  # one that is being made was not
+                    self._kept.close()
+                    self._kept = None
             if self._kept is None:
                 try:
                     about = inspect_index(self.index)

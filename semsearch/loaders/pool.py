@@ -98,6 +98,7 @@ class LoaderPool:
         self._threads: list[threading.Thread] = []
         self._buffered_bytes = 0
         self._is_closed = False
+        self._closing = threading.Event()  # the same, for the thread that waits without the lock
 
     def __enter__(self) -> LoaderPool:
         return self
@@ -107,6 +108,7 @@ class LoaderPool:
 
     def close(self) -> None:
         """End all workers; nothing can be loaded afterwards."""
+        self._closing.set()
         with self._changed:
             self._is_closed = True
             for lane in self._lanes:
@@ -288,13 +290,10 @@ class LoaderPool:
 
     def _watch(self) -> None:
         """End workers that have been silent for too long."""
-        while True:
+        while not self._closing.wait(_WATCH_INTERVAL_S):
             with self._changed:
-                if self._is_closed:
-                    return
                 now = time.monotonic()
                 for lane in self._lanes:
                     if lane.worker is not None and lane.deadline is not None and now > lane.deadline:
                         lane.timed_out, lane.deadline = True, None
                         lane.worker.process.kill()
-            time.sleep(_WATCH_INTERVAL_S)

@@ -15,6 +15,7 @@ from semsearch.encoders.openvino_runtime import n_cores
 from semsearch.errors import InvalidInput
 from semsearch.search_options import SearchOptions
 from semsearch.server import questions, schemas
+from semsearch.server.agents import agents_of
 from semsearch.server.bodies import json_bytes
 from semsearch.server.failures import install, responses
 from semsearch.server.gate import Gate, TookTooLong
@@ -43,10 +44,12 @@ def create_app(service: Service, settings: Settings) -> Guard:
     gate = Gate(n_threads=n_threads, max_waiting=settings.max_waiting, timeout_s=settings.timeout_s)
     writes = Gate(n_threads=1, max_waiting=MAX_WRITES_WAITING, timeout_s=settings.timeout_s)
     metrics = Metrics()
+    agents = agents_of(service, gate)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with agents.running() if agents is not None else nullcontext():
+            yield
         service.end()
         for each in (gate, writes):
             each.close()
@@ -65,6 +68,8 @@ def create_app(service: Service, settings: Settings) -> Guard:
     _add_index(app, service, gate)
     _add_writes(app, service, writes)
     _add_health(app, service, gate, metrics)
+    if agents is not None:
+        agents.add_to(app)
     files = add_page(app)
     origins = Origins(settings.host, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins)
     return Guard(app, settings, origins, metrics, open_paths=files)

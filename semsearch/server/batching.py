@@ -111,12 +111,15 @@ class BatchingEmbedder:
             leads = not self._is_running
             self._is_running = True
         if leads:
-            self._encode_all()
+            self._encode_all(mine)
         return mine.result()
 
-    def _encode_all(self) -> None:
-        """Encode batch after batch until nobody waits."""
+    def _encode_all(self, mine: Future[FloatArray] | None = None) -> None:
+        """Encode batch after batch until nobody waits; once `mine` is there, another thread goes on."""
         while True:
+            if mine is not None and mine.done():
+                self._pool.submit(self._encode_all)
+                return
             with self._lock:
                 batch = self._next()
                 if not batch:

@@ -57,12 +57,9 @@ class Match(BaseModel):
     cosine: float
 
 
-class HitAnswer(BaseModel):
-    """One hit."""
+class Place(BaseModel):
+    """A passage and where it stands."""
 
-    rank: int
-    score: float
-    probability: float | None
     chunk_id: int
     document_id: str
     path: str
@@ -74,6 +71,14 @@ class HitAnswer(BaseModel):
     start: int
     end: int
     text: str
+
+
+class HitAnswer(Place):
+    """One hit."""
+
+    rank: int
+    score: float
+    probability: float | None
     scores: HitScores
     metadata: dict[str, Any]
     duplicates: list[DuplicateOfHit]
@@ -117,20 +122,9 @@ class SimilarAnswer(BaseModel):
     hits: list[HitAnswer]
 
 
-class Passage(BaseModel):
+class Passage(Place):
     """A passage in its context. `passage` is where it lies in `text`, in characters."""
 
-    chunk_id: int
-    document_id: str
-    path: str
-    title: str
-    heading: str
-    page: int | None
-    line_start: int
-    line_end: int
-    start: int
-    end: int
-    text: str
     passage: Span
     document_chars: int
     metadata: dict[str, Any]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,11 @@ from semsearch.answers import (
     query_answer,
     relevant,
 )
+from semsearch.reopening import CurrentSearcher
 from semsearch.searching import Searcher
 from semsearch.server.batching import BatchingEmbedder, batching
 from semsearch.server.writing import Writer
+from semsearch.store.files import index_path
 from semsearch.store.info import inspect_index
 from semsearch.types import Embedder, Hit
 
@@ -32,7 +33,13 @@ __all__ = ["Service"]
 
 
 class Service:
-    """Answers from one index. Safe to use from several threads; errors are those of `Searcher`."""
+    """Answers from one index. Safe to use from several threads; errors are those of `Searcher`.
+
+    Attributes:
+        path: the folder of the index.
+        searcher: of the index.
+        writer: what changes it; None where it may only be read.
+    """
 
     def __init__(
         self,
@@ -56,33 +63,35 @@ class Service:
             IndexNotFound, IndexIncompatible, IndexCorrupt, ModelError: as for `Searcher.open`.
         """
         self._device, self._embedder, self._reranker = device, embedder, reranker
-        self._lock = threading.Lock()
         self._counted = (0, 0)
-        self._encoder, self._opened = self._open(index)
-        self.path = self._opened.path
+        self._encoder: BatchingEmbedder | None = None
+        self.path = index_path(index)
+        self.searcher = CurrentSearcher(self.path, self._open)
+        with self.searcher.use():  # so that what is wrong with it is told at once
+            pass
         self.writer = Writer(self.path, device=device, embedder=embedder) if writable else None
 
-    def _open(self, index: str | Path) -> tuple[BatchingEmbedder, Searcher]:
-        with Searcher.open(index, device=self._device, embedder=self._embedder) as first:
+    def _open(self) -> Searcher:
+        """The index, with an encoder of its own whose counts those of the one before are kept for."""
+        with Searcher.open(self.path, device=self._device, embedder=self._embedder) as first:
             encoder = batching(first.embedder)
-        return encoder, Searcher.open(index, device=self._device, embedder=encoder, reranker=self._reranker)
+        searcher = Searcher.open(self.path, device=self._device, embedder=encoder, reranker=self._reranker)
+        self._counted, self._encoder = self._counts(), encoder
+        return searcher
 
-    @property
-    def _searcher(self) -> Searcher:
-        """The index as it is at its path: opened again where it was replaced, or has another model."""
-        opened = self._opened
-        if opened.is_current():
-            return opened
-        with self._lock:
-            if self._opened is opened:
-                before = self._encoder
-                self._encoder, self._opened = self._open(self.path)
-                self._counted = (self._counted[0] + before.n_batches, self._counted[1] + before.n_queries)
-            return self._opened
+    def _counts(self) -> tuple[int, int]:
+        """Batches and queries encoded so far."""
+        n_batches, n_queries = self._counted
+        encoder = self._encoder
+        return (
+            (n_batches, n_queries)
+            if encoder is None
+            else (n_batches + encoder.n_batches, n_queries + encoder.n_queries)
+        )
 
     def close(self) -> None:
         """Let go of the index."""
-        self._opened.close()
+        self.searcher.close()
 
     def end(self) -> None:
         """Let a change that is being made stop soon."""
@@ -91,22 +100,20 @@ class Service:
 
     def counters(self) -> dict[str, tuple[str, float]]:
         """What was counted: name to (help, value)."""
-        n_batches, n_queries = self._counted
+        n_batches, n_queries = self._counts()
         return {
-            "semsearch_encoder_batches_total": (
-                "Runs of the encoder for queries.",
-                n_batches + self._encoder.n_batches,
-            ),
-            "semsearch_encoder_queries_total": ("Queries encoded in them.", n_queries + self._encoder.n_queries),
+            "semsearch_encoder_batches_total": ("Runs of the encoder for queries.", n_batches),
+            "semsearch_encoder_queries_total": ("Queries encoded in them.", n_queries),
         }
 
     def expecting(self, texts: Sequence[str]) -> AbstractContextManager[None]:
         """Encode queries, which `search` will be asked within the context, together with others that wait."""
-        return self._encoder.expecting(texts)
+        return self._encoder.expecting(texts) if self._encoder is not None else nullcontext()
 
     def warm_up(self) -> None:
         """Load and measure what the first request would otherwise wait for."""
-        self._searcher.search("what is this about", k=1)
+        with self.searcher.use() as searcher:
+            searcher.search("what is this about", k=1)
 
     def search(
         self,
@@ -119,34 +126,36 @@ class Service:
         facets: Sequence[str] = (),
     ) -> dict[str, Any]:
         """The object that `query --json` prints, with `highlight` in each hit where it is asked for."""
-        searcher, mode = self._searcher, options.get("mode", "hybrid")
-        start = time.perf_counter()
-        found = searcher.search(text, **options)
-        elapsed_ms = 1000 * (time.perf_counter() - start)
-        hits, best = relevant(found, min_probability)
-        matches = explained(searcher.explain, text, hits, mode) if explain else None
-        answer = query_answer(text, searcher.path, mode, elapsed_ms, hits, best, matches)
-        if highlight:
-            for hit, marks in zip(answer["hits"], searcher.highlight(text, hits), strict=True):
-                start_of, end_of = marks.sentence
-                hit["highlight"] = {"start": start_of, "end": end_of, "words": marks.words}
-        if facets:
-            where = options.get("where")
-            answer["facets"] = facets_json({key: searcher.facets(key, where) for key in facets})
-        return answer
+        mode = options.get("mode", "hybrid")
+        with self.searcher.use() as searcher:
+            start = time.perf_counter()
+            found = searcher.search(text, **options)
+            elapsed_ms = 1000 * (time.perf_counter() - start)
+            hits, best = relevant(found, min_probability)
+            matches = explained(searcher.explain, text, hits, mode) if explain else None
+            answer = query_answer(text, searcher.path, mode, elapsed_ms, hits, best, matches)
+            if highlight:
+                for hit, marks in zip(answer["hits"], searcher.highlight(text, hits), strict=True):
+                    start_of, end_of = marks.sentence
+                    hit["highlight"] = {"start": start_of, "end": end_of, "words": marks.words}
+            if facets:
+                where = options.get("where")
+                answer["facets"] = facets_json({key: searcher.facets(key, where) for key in facets})
+            return answer
 
     def similar(self, chunk_id: int, *, k: int, per_document: int, where: str | None) -> dict[str, Any]:
         """Hits like a passage."""
         start = time.perf_counter()
-        hits: list[Hit] = self._searcher.similar(chunk_id, k=k, per_document=per_document, where=where)
+        with self.searcher.use() as searcher:
+            hits: list[Hit] = searcher.similar(chunk_id, k=k, per_document=per_document, where=where)
         elapsed_ms = round(1000 * (time.perf_counter() - start), 3)
         index = str(self.path)
         return {"chunk_id": chunk_id, "index": index, "elapsed_ms": elapsed_ms, "hits": [hit_json(h) for h in hits]}
 
     def passage(self, chunk_id: int, *, context: int) -> dict[str, Any]:
         """A passage with lines of its document around it."""
-        searcher = self._searcher
-        (own, _), (chunk, document) = (searcher.passage(chunk_id, context=n) for n in (0, context))
+        with self.searcher.use() as searcher:
+            (own, _), (chunk, document) = (searcher.passage(chunk_id, context=n) for n in (0, context))
         return {
             **passage_json(chunk, document),
             "passage": (own.start - chunk.start, own.end - chunk.start),
@@ -156,13 +165,14 @@ class Service:
 
     def facets(self, keys: Sequence[str], where: str | None, limit: int | None = None) -> dict[str, Any]:
         """How many documents and passages have each value of some fields; at most `limit` values of each."""
-        searcher = self._searcher
-        counts = facets_json({key: searcher.facets(key, where)[:limit] for key in keys})
+        with self.searcher.use() as searcher:
+            counts = facets_json({key: searcher.facets(key, where)[:limit] for key in keys})
         return {"index": str(self.path), "where": where, "facets": counts}
 
     def status(self) -> dict[str, Any]:
         """What the index holds."""
-        searcher, facts = self._searcher, inspect_index(self.path)
+        with self.searcher.use() as searcher:
+            facts, reranker, fields = inspect_index(self.path), searcher.reranker_name(), searcher.fields()
         return {
             "name": facts.path.name,
             "documents": facts.documents,
@@ -177,7 +187,7 @@ class Service:
             "updated": facts.updated,
             "writable": self.writer is not None,
             "writing": self.writer is not None and self.writer.is_writing,
-            "reranker": searcher.reranker_name(),
-            "fields": searcher.fields(),
+            "reranker": reranker,
+            "fields": fields,
             "version": __version__,
         }

@@ -456,7 +456,8 @@ def _make_folder(path: Path) -> None:
         raise InvalidInput(
             f"the index folder {path} cannot be made or read: {error.strerror}; name another with --index"
         ) from error
-    if DATABASE not in names and names - {IGNORE, LOCK, SEAL}:
+    is_index = DATABASE in names or (path / DATABASE).exists()  # which another writer may have made meanwhile
+    if not is_index and names - {IGNORE, LOCK, SEAL}:
         raise InvalidInput(f"{path} is not an index but holds other files; name a new folder with --index")
     if not os.access(path, os.W_OK):
         raise InvalidInput(f"the index folder {path} may not be written to; name another with --index")

@@ -315,3 +315,25 @@ def test_the_ranker_leaves_documents_without_text_to_the_end() -> None:
     assert documents[1].score is None
     with pytest.raises(InvalidInput, match="top_k"):
         SemsearchRanker(top_k=0)
+
+
+def test_fields_within_fields_are_counted_as_they_are_filtered(document_store: SemsearchDocumentStore) -> None:
+    metas = [{"author": {"name": "ann", "year": 1990}}, {"author": {"name": "bob", "year": 2001}}, {"author": "none"}]
+    document_store.write_documents([Document(content=f"text {n}", meta=meta) for n, meta in enumerate(metas)])
+    named = comparison("author.name", "in", ["ann", "bob"])
+    assert document_store.count_documents_by_filter(named) == 2
+    assert document_store.get_metadata_field_unique_values("meta.author.name") == (["ann", "bob"], 2)
+    assert document_store.get_metadata_field_min_max("author.year") == {"min": 1990, "max": 2001}
+    assert document_store.count_unique_metadata_by_filter(named, ["author.name"]) == {"author.name": 2}
+
+
+def test_documents_of_files_are_not_rewritten(own_folder: Path, embedder: Embedder) -> None:
+    (own_folder / "note.txt").write_text("The office is closed on Sundays.")
+    build_index(own_folder / "note.txt", index=own_folder / "index", embedder=embedder)
+    store = SemsearchDocumentStore(own_folder / "index")
+    store._kept._embedder = embedder
+    store.write_documents([Document(id="own", content="Refunds are paid within ten days.")])
+    with pytest.raises(InvalidInput, match=r"note\.txt"):
+        store.update_by_filter({}, {"checked": True})
+    assert store.count_documents() == 2
+    assert store.get_metadata_fields_info().keys() & {"checked"} == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -332,3 +333,19 @@ def test_the_reranker_orders_what_it_is_given() -> None:
         SemsearchRerank().postprocess_nodes(nodes)
     with pytest.raises(ValueError, match="top_n"):
         SemsearchRerank(top_n=0)
+
+
+def test_an_index_that_is_gone_is_made_anew_by_the_next_node(store: SemsearchVectorStore) -> None:
+    store.add([TextNode(id_="before", text=TEXTS[0], embedding=[1.0, 0.0, 0.0])])
+    assert store.client is not None
+    shutil.rmtree(Path(store.client.path))
+    assert store.get_nodes() == [] and store.client is None
+    store.add([TextNode(id_="after", text=TEXTS[1], embedding=[0.0, 1.0])])
+    found = store.query(VectorStoreQuery(query_embedding=[0.0, 1.0], similarity_top_k=1))
+    assert found.ids == ["after"]
+
+
+def test_ids_are_those_of_the_nodes(store: SemsearchVectorStore) -> None:
+    store.add([TextNode(id_="odd \udc80", text=TEXTS[0], embedding=[1.0, 0.0])])
+    found = store.query(VectorStoreQuery(query_embedding=[1.0, 0.0], similarity_top_k=1))
+    assert found.nodes is not None and found.ids == [node.node_id for node in found.nodes] == ["odd \udc80"]

@@ -12,8 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from semsearch import build_index
+from semsearch import Searcher, build_index, running
+from semsearch.cli import cli
+from semsearch.errors import InvalidInput
 from semsearch.running import ask
 from tests.serving import LOOPBACK, allow_loopback
 
@@ -114,6 +117,31 @@ class TestQueryAsksIt:
         assert shown[0].stdout == shown[1].stdout
         assert shown[0].stderr == shown[1].stderr
 
+    @pytest.mark.parametrize(
+        "more", [(), ("--explain", "-k", "1000"), ("--mode", "lexical", "--min-probability", "0.5")]
+    )
+    def test_with_the_same_answers_to_a_batch(self, index, service, more, tmp_path):
+        queries = [*(f"{query} {n}" for n in range(6) for query in ("rising dough", "harbour")), "", "  ", "undo"]
+        (tmp_path / "queries").write_text("\n".join(queries), encoding="utf-8")
+        arguments = ("query", "--batch", tmp_path / "queries", "--index", index, *more)
+        asked, alone = run(*arguments), run(*arguments, "--no-service")
+        assert [without_time(line) for line in asked.stdout.splitlines()] == [
+            without_time(line) for line in alone.stdout.splitlines()
+        ]
+        assert asked.stdout.count("\n") == len(queries) and asked.returncode == alone.returncode == 0
+
+    def test_also_by_a_batch_as_long_as_it_answers(self, index, service, tmp_path, monkeypatch):
+        def not_asked(*_, **__):
+            raise InvalidInput("the index was opened")
+
+        monkeypatch.setattr(Searcher, "open", not_asked)
+        for name, text in (("few", "undo a commit\n\n"), ("long", "undo a commit\n" + 9_000 * "a")):
+            (tmp_path / name).write_text(text, encoding="utf-8")
+        answered = CliRunner().invoke(cli, ["query", "--batch", str(tmp_path / "few"), "--index", str(index)])
+        assert [len(json.loads(line)["hits"]) > 0 for line in answered.stdout.splitlines()] == [True, False]
+        refused = CliRunner().invoke(cli, ["query", "--batch", str(tmp_path / "long"), "--index", str(index)])
+        assert (refused.exit_code, refused.stdout) == (2, "") and "the index was opened" in refused.stderr
+
     def test_and_it_was_asked(self, index, service):
         answer = ask(index, {"q": "undo a commit", "k": 1})
         assert answer is not None
@@ -149,12 +177,12 @@ class TestAServiceThatIsGone:
         with serving(index):  # and its socket is taken over
             assert ask(index, {"q": "gulls"}) is not None
 
-    def test_that_hangs_is_not_waited_for_when_it_ends(self, index):
+    def test_that_was_stopped_is_not_waited_for(self, index, monkeypatch):
+        monkeypatch.setattr(running, "ANSWER_TIMEOUT_S", 3600.0)
         with serving(index) as process:
             process.send_signal(signal.SIGSTOP)
-            asking = threading.Thread(target=ask, args=(index, {"q": "gulls"}))
+            asking = threading.Thread(target=ask, args=(index, {"q": "gulls"}), daemon=True)
             asking.start()
-            process.kill()
             asking.join(60)
             assert not asking.is_alive()
 

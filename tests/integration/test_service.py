@@ -13,7 +13,11 @@ import threading
 import time
 from pathlib import Path
 
+import anyio
+import httpx2
 import pytest
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
 
 from semsearch import Document, build_index
 from semsearch.server.run import _listen
@@ -253,6 +257,90 @@ class TestToken:
             assert running.ask("/search?q=lamp", headers={"Authorization": f"Bearer {TOKEN}"})[0] == 200
             assert running.ask("/")[0] == 200
             assert running.is_alive()
+
+
+class TestAgents:
+    """MCP over HTTP, by the SDK's own client."""
+
+    @staticmethod
+    def talk(running, use, headers=None):
+        async def talked():
+            async with (
+                httpx2.AsyncClient(headers=headers, trust_env=False) as http_client,
+                streamable_http_client(f"http://{LOOPBACK}:{running.port}/mcp", http_client=http_client) as streams,
+                ClientSession(*streams) as session,
+            ):
+                await session.initialize()
+                return await use(session)
+
+        return anyio.run(talked)
+
+    def test_they_find_what_others_find(self, index):
+        async def use(session):
+            names = {tool.name for tool in (await session.list_tools()).tools}
+            found = await session.call_tool("search", {"query": "lamp", "k": 1})
+            chunk_id = found.structured_content["passages"][0]["chunk_id"]
+            context = await session.call_tool("get_context", {"chunk_id": chunk_id})
+            refused = await session.call_tool("search", {"query": "lamp", "index": "/etc"})
+            return names, found.structured_content, context.structured_content["text"], refused
+
+        with serving(index) as running:
+            names, found, context, refused = self.talk(running, use)
+            assert names == {"search", "get_context", "list_indexes", "similar"}
+            assert found["index"] == "harbour"
+            assert [p["text"] for p in found["passages"]] == [context] == ["the lighthouse keeper trims the lamp"]
+            assert refused.is_error and "harbour" in refused.content[0].text
+            shutil.rmtree(index)
+            gone = self.talk(running, lambda session: session.call_tool("search", {"query": "lamp"}))
+            assert gone.is_error and "there is no index" in gone.content[0].text
+            assert str(index.parent) not in gone.content[0].text
+            build_index([Document("other", "another lamp")], index=index, embedder=ToyEmbedder())
+            assert self.talk(running, use)[1]["passages"][0]["text"] == "another lamp"
+            counts = running.ask("/metrics")[1].decode()
+            assert 'method="POST",route="/mcp",status="200"' in counts
+            assert running.ask("/mcp")[0] == 405  # no stream that would last as long as the client does
+            running.process.send_signal(signal.SIGTERM)
+            assert running.process.wait(PATIENCE_S) == 0
+
+    def test_a_token_is_asked_for(self, index):
+        async def use(session):
+            return await session.call_tool("search", {"query": "lamp"})
+
+        with serving(index, token=TOKEN) as running:
+            given = {"Authorization": f"Bearer {TOKEN}"}
+            assert self.talk(running, use, given).structured_content["passages"]
+            assert running.ask("/mcp", "POST", {"jsonrpc": "2.0", "method": "ping", "id": 1})[0] == 401
+
+    @pytest.mark.parametrize(("header", "status"), [("Origin", 403), ("Host", 421)])
+    def test_pages_of_other_sites_are_not_answered(self, running, header, status):
+        accepted = {"Accept": "application/json, text/event-stream"}
+        call = {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "tools/call",
+            "params": {"name": "search", "arguments": {"query": "lamp"}},
+        }
+        assert b"keeper" in running.ask("/mcp", "POST", call, accepted)[1]
+        foreign = {**accepted, header: "http://evil.example" if header == "Origin" else "evil.example"}
+        refused, body, _ = running.ask("/mcp", "POST", call, foreign)
+        assert refused == status and b"keeper" not in body
+
+    def test_they_wait_with_all_others(self, index):
+        async def use(session):
+            async with anyio.create_task_group() as group:
+                results = []
+
+                async def call():
+                    results.append(await session.call_tool("search", {"query": "slowly"}))
+
+                for _ in range(4):
+                    group.start_soon(call)
+            return results
+
+        with serving(index, seconds=2.0, n_threads=1, max_waiting=1) as running:
+            results = self.talk(running, use)
+            told = [result.content[0].text for result in results if result.is_error]
+            assert 0 < len(told) < 4 and all("too many requests" in text for text in told)
 
 
 class TestTheIndexMoves:

@@ -314,6 +314,36 @@ def shim(tmp_path):
     return program.parent
 
 
+words_to_complete = pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["que"], ["query"]),
+        (["query", "--index", ""], ["tiny"]),
+        (["list", "-i", "t"], ["tiny"]),
+        (["list", "-i", "x"], []),
+        (["query", "--form"], ["--format"]),
+        (["query", "--format", "j"], ["json", "jsonl"]),
+        (["completion", ""], ["bash", "zsh", "fish"]),
+    ],
+)
+
+
+def in_shell(program, script, words, home, shim):
+    """What a shell without anybody's settings prints, with `words` as its arguments."""
+    if shutil.which(program[0]) is None:
+        pytest.skip(f"there is no {program[0]} here")
+    given = environment(home, PATH=f"{shim}:{os.environ['PATH']}", HOME=str(home))
+    done = subprocess.run(
+        [*program, "-c", script, *words],
+        capture_output=True,
+        text=True,
+        env=given,
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+    return done.stdout
+
+
 class TestCompletion:
     @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
     def test_the_script_is_for_that_shell(self, shell):
@@ -327,18 +357,7 @@ class TestCompletion:
     def test_other_shells_are_usage_errors(self):
         assert CliRunner().invoke(cli, ["completion", "tcsh"]).exit_code == 2
 
-    @pytest.mark.parametrize(
-        ("words", "expected"),
-        [
-            (["que"], ["query"]),
-            (["query", "--index", ""], ["tiny"]),
-            (["list", "-i", "t"], ["tiny"]),
-            (["list", "-i", "x"], []),
-            (["query", "--form"], ["--format"]),
-            (["query", "--format", "j"], ["json", "jsonl"]),
-            (["completion", ""], ["bash", "zsh", "fish"]),
-        ],
-    )
+    @words_to_complete
     def test_a_real_bash_completes(self, home, shim, words, expected):
         script = (
             "source <(semsearch completion bash)\n"
@@ -352,3 +371,28 @@ class TestCompletion:
         done = subprocess.run(command, capture_output=True, text=True, env=shown, check=True)
         assert done.stderr.split()[-3:] == ["-F", "_semsearch_completion", "semsearch"]
         assert done.stdout.split() == expected
+
+    @words_to_complete
+    def test_a_real_zsh_completes(self, home, shim, words, expected):
+        script = (
+            'eval "$(semsearch completion zsh)"\n'
+            "print -r -- $_comps[semsearch]\n"
+            '_describe() { print -rl -- "${(@)${(P@)3}%%:*}" }\n'  # what shows the line editor's user is only there
+            'compadd() { print -rl -- "${(P@)@[-1]}" }\n'
+            'words=(semsearch "$@") CURRENT=$(($# + 1))\n'
+            "_semsearch_completion || true\n"
+        )
+        shown = in_shell(["zsh", "-f"], script, ["zsh", *words], home, shim).splitlines()
+        assert shown == ["_semsearch_completion", *expected]
+
+    @words_to_complete
+    def test_a_real_fish_completes(self, home, shim, words, expected):
+        line = " ".join(["semsearch", *words])
+        script = f"source (semsearch completion fish | psub); complete -C '{line}'"
+        shown = in_shell(["fish", "--no-config"], script, [], home, shim).splitlines()
+        assert [line.split("\t")[0] for line in shown] == sorted(expected)
+
+    def test_descriptions_are_whole_in_fish(self, home, shim):
+        script = "source (semsearch completion fish | psub); complete -C 'semsearch query --form'"
+        shown = in_shell(["fish", "--no-config"], script, [], home, shim)
+        assert shown.startswith("--format\tplain: PATH:LINE: passage, a line each.")

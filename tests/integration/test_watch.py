@@ -24,7 +24,7 @@ def test_it_tells_what_it_indexed_and_ends_when_interrupted(tmp_path, signalled)
         first = json.loads(process.stdout.readline())
         assert first["files"]["indexed"] == 1
         told = [process.stderr.readline() for _ in range(2)]
-        assert "  1 indexed; 1 passages encoded, 1 in the index (" in told[0]
+        assert "  1 indexed; 1 passage encoded, 1 in the index (" in told[0]
         assert told[1] == f"semsearch: watching {folder}; Ctrl-C ends it\n"
         (folder / "bread.txt").write_text("Knead the dough until it is smooth.\n")
         (folder / "broken.pdf").write_bytes(b"%PDF-1.7 and then nothing")

@@ -75,10 +75,12 @@ def test_an_index_that_is_made_anew_is_opened_anew(toy: ToyEmbedder) -> None:
 def test_an_index_is_opened_and_a_model_loaded_once(toy: ToyEmbedder) -> None:
     kept = KeptIndex("kept", embedder=toy)
     kept.write([keep("a", "river", {})])
-    searcher = kept.searcher()
-    kept.write([keep("b", "stone", {})])
-    assert kept.searcher() is searcher and kept.count() == 2
-    kept.close()
-    assert kept.searcher() is not searcher and [d.id for d in kept.documents()] == ["a", "b"]
+    with kept.searcher() as searcher:
+        kept.write([keep("b", "stone", {})])
+        with kept.searcher() as same:
+            assert same is searcher and kept.count() == 2
+        kept.close()
+        with kept.searcher() as other:
+            assert other is not searcher and [d.id for d in kept.documents()] == ["a", "b"]
     own = KeptIndex("own")
     assert own.embedder() is own.embedder()

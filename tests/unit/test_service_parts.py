@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import threading
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -77,6 +78,31 @@ class TestBatching:
         assert isinstance(found["second"], RuntimeError)
         assert isinstance(found["broken"], RuntimeError)
         np.testing.assert_array_equal(found["first"], ToyEmbedder().embed_queries(["first"])[0])
+
+    def test_who_leads_a_batch_does_not_wait_for_those_of_others(self):
+        class Slow(ToyEmbedder):
+            begun, go = threading.Event(), {"mine": threading.Event(), "other": threading.Event()}
+
+            def embed_queries(self, texts):
+                self.begun.set()
+                assert self.go[texts[0]].wait(PATIENCE_S)
+                return super().embed_queries(texts)
+
+        held = Slow()
+        embedder = batching(held)
+        mine, other = (threading.Thread(target=embedder.embed_queries, args=([text],)) for text in held.go)
+        mine.start()
+        assert held.begun.wait(PATIENCE_S)
+        other.start()
+        while not embedder._waiting:
+            assert other.is_alive()
+        held.go["mine"].set()
+        mine.join(PATIENCE_S / 2)
+        is_answered = not mine.is_alive()
+        held.go["other"].set()
+        for thread in (mine, other):
+            thread.join(PATIENCE_S)
+        assert is_answered and not other.is_alive()
 
     def test_what_is_expected_is_encoded_once_and_ahead(self):
         embedder = batching(Held())
@@ -244,6 +270,38 @@ class TestRunning:
                 assert second is None
             assert running._socket_path(tmp_path).exists()
         assert not running._socket_path(tmp_path).exists()
+
+    def test_one_with_a_full_queue_keeps_its_place(self, tmp_path):
+        place = running._socket_path(tmp_path, make=True)
+        with socket.socket(socket.AF_UNIX) as listener, ExitStack() as stack:
+            listener.bind(str(place))
+            listener.listen(0)
+            with pytest.raises(BlockingIOError):
+                for _ in range(100):
+                    waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+                    waiting.settimeout(0)
+                    waiting.connect(str(place))
+            with running.listening(tmp_path) as second:
+                assert second is None
+            assert place.exists()
+        place.unlink()
+
+    def test_what_cannot_be_removed_from_its_place_stays(self, tmp_path):
+        place = running._socket_path(tmp_path, make=True)
+        place.mkdir()
+        with running.listening(tmp_path) as listener:
+            assert listener is None
+        place.rmdir()
+
+    def test_one_that_was_stopped_is_not_waited_for(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(running, "ANSWER_TIMEOUT_S", 10 * PATIENCE_S)
+        answers = []
+        with running.listening(tmp_path) as listener:  # nobody accepts what it is sent
+            assert listener is not None
+            asking = threading.Thread(target=lambda: answers.append(running.ask(tmp_path, {"q": "x"})), daemon=True)
+            asking.start()
+            asking.join(PATIENCE_S)
+        assert answers == [None]
 
     @pytest.mark.parametrize("mode", [0o755, 0o777])
     def test_a_folder_that_others_may_enter_is_not_trusted(self, tmp_path, monkeypatch, mode):

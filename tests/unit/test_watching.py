@@ -17,7 +17,15 @@ import pytest
 
 from semsearch import build_index, change_hints, watching
 from semsearch.change_hints import ChangeHints
-from semsearch.errors import IndexIncompatible, IndexLocked, IndexNotFound, IndexUnwritable, InvalidInput, MissingExtra
+from semsearch.errors import (
+    IndexIncompatible,
+    IndexLocked,
+    IndexNotFound,
+    IndexUnwritable,
+    InvalidInput,
+    MissingExtra,
+    ModelError,
+)
 from semsearch.reports import IndexReport
 from semsearch.store.files import writer_lock
 from semsearch.watching import watch
@@ -314,3 +322,14 @@ def test_without_watchfiles_the_extra_is_named(folder: Path, tmp_path: Path, mon
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     with pytest.raises(MissingExtra, match=r"pip install 'semsearch\[watch\]'"):
         watch([folder], index=tmp_path / "index", embedder=ToyEmbedder())
+
+
+def test_what_tells_of_changes_is_let_go_of_where_the_model_is_not_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[ChangeHints] = []
+    real = ChangeHints.close
+    monkeypatch.setattr(ChangeHints, "close", lambda hints: (closed.append(hints), real(hints)))
+    with pytest.raises(ModelError):
+        watching.Watch([folder], index="new", model="./no-such-folder")
+    assert len(closed) == 1
