@@ -6,7 +6,7 @@ still tell whether each part of the query is answered, and by which words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from semsearch.types import Embedder, FloatArray, TokenEmbedder
 
 __all__ = ["LateInteraction", "TokenMatch"]
 
+TEXTS_AT_ONCE = 64  # whose vectors of tokens are held together
 FIRST_CJK = 0x2E80  # from here on, scripts of East Asia
 
 
@@ -74,12 +75,23 @@ class LateInteraction:
     def score(self, query: str, texts: Sequence[str]) -> FloatArray:
         """float32 (n,) mean over the query's tokens of the best cosine, in [-1, 1]; -1 for a text without tokens."""
         asked = self._embedder.token_vectors([query], queries=True)[0]
-        found = self._embedder.token_vectors(texts)
-        scores = np.full(len(texts), -1.0, dtype=np.float32)
-        for i, rows in enumerate(found):
-            if len(rows) and len(asked):
-                scores[i] = each_with_each(rows, asked).max(axis=0).mean()
-        return scores
+        return np.array([_mean_best(asked, rows) for rows in self._embedder.token_vectors(texts)], dtype=np.float32)
+
+    def score_by_text(
+        self, queries: Sequence[str], texts: Sequence[str], wanted: Sequence[Sequence[int]]
+    ) -> Iterator[FloatArray]:
+        """The scores of many queries, each text being encoded once: for each text float32 (n,) of its queries.
+
+        Args:
+            queries: all of them; their vectors are held meanwhile.
+            texts: each once.
+            wanted: for each text, positions of the queries that it is scored for.
+        """
+        asked = self._embedder.token_vectors(queries, queries=True)
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            found = self._embedder.token_vectors(texts[start : start + TEXTS_AT_ONCE])
+            for rows, positions in zip(found, wanted[start : start + TEXTS_AT_ONCE], strict=True):
+                yield np.array([_mean_best(asked[i], rows) for i in positions], dtype=np.float32)
 
     def n_within(self, query: str, texts: Sequence[str], budget_s: float) -> int:
         """How many of the texts, from the first on, are scored in so many seconds; one at least."""
@@ -107,6 +119,11 @@ class LateInteraction:
 
     def _lengths(self, texts: Sequence[str]) -> list[int]:
         return [min(len(spans), self._embedder.max_tokens) for spans in self._embedder.token_spans(texts)]
+
+
+def _mean_best(query: FloatArray, passage: FloatArray) -> float:
+    """Mean over a query's tokens of the best cosine among a passage's; -1 where one has none."""
+    return float(each_with_each(passage, query).max(axis=0).mean()) if len(query) and len(passage) else -1.0
 
 
 def _words(text: str, spans: Sequence[Sequence[int]]) -> list[list[int]]:

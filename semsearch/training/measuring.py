@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from semsearch.encoders.late_interaction import LateInteraction
 from semsearch.evaluation import DEPTH, Qrels, Run, measure
 from semsearch.evaluation import compare as compare_runs
 from semsearch.ranking.blending import blend
@@ -98,12 +99,37 @@ def rerank_scores(
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, FloatArray]:
     """What a reranker says of each query's candidates, in their order."""
+    if isinstance(reranker, LateInteraction):
+        return _late_scores(data, found, reranker, progress)
     scores = {}
     for done, (key, candidates) in enumerate(found.items(), start=1):
         scores[key] = reranker.score(data.queries[key], [data.texts[position] for position in candidates.passages])
         if progress is not None:
             progress(done, len(found))
     return scores
+
+
+def _late_scores(
+    data: TrainingData,
+    found: Mapping[str, Candidates],
+    reranker: LateInteraction,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, FloatArray]:
+    """The same, reading each passage once, as most are candidates of many queries."""
+    places: dict[int, list[tuple[int, int]]] = {}  # passage to (query, place among its candidates)
+    for number, candidates in enumerate(found.values()):
+        for place, passage in enumerate(candidates.passages):
+            places.setdefault(passage, []).append((number, place))
+    scores = [np.empty(len(candidates.passages), dtype=np.float32) for candidates in found.values()]
+    texts = [data.texts[passage] for passage in places]
+    wanted = [[number for number, _ in of_passage] for of_passage in places.values()]
+    said = reranker.score_by_text([data.queries[key] for key in found], texts, wanted)
+    for done, (of_passage, values) in enumerate(zip(places.values(), said, strict=True), start=1):
+        for (number, place), value in zip(of_passage, values.tolist(), strict=True):
+            scores[number][place] = value
+        if progress is not None:
+            progress(done, len(places))
+    return dict(zip(found, scores, strict=True))
 
 
 def blended_run(

@@ -323,7 +323,6 @@ class TestIndexOfACollection:
             [hit] = searcher.search("fruit", mode="lexical")
         assert (hit.document.title, hit.document.text) == ("", "Fruit\n\napples and pears")
 
-
     def test_long_documents_may_be_read_up_to_what_the_model_reads_at_once(self, tmp_path, toy):
         text = " ".join(f"word{i}" for i in range(3 * toy.max_tokens))
         collection = self.collection(tmp_path / "fruit", text=text)

@@ -23,6 +23,8 @@ from semsearch.errors import InvalidInput, ModelError
 from semsearch.training import torch_engine
 from semsearch.training.data import TrainingData
 from semsearch.training.examples import Example
+from semsearch.training.first_stage import Candidates
+from semsearch.training.measuring import rerank_scores
 from semsearch.training.runs import Training, pretrain, train_embedder, train_reranker
 from semsearch.training.settings import Settings, TrainReport
 from semsearch.types import TokenEmbedder
@@ -421,6 +423,20 @@ class TestLateInteraction:
         reranker = LateInteraction(embedder)
         for query, row in zip(queries, found, strict=True):
             np.testing.assert_allclose(row, reranker.score(query, texts), atol=1e-4)
+
+    def test_reading_each_passage_once_gives_the_scores_of_reading_it_for_each_query(self, base):
+        data = collection()
+        reranker = LateInteraction.of(load_embedder(base, device="cpu", precision="f32"))
+        nothing = np.zeros((3, 1), dtype=np.float32)
+        orders = {"q00": [4, 2, 7], "q01": [2, 11, 0], "q05": [7]}
+        found = {key: Candidates(order, [0.0] * len(order), nothing[:, 0], nothing) for key, order in orders.items()}
+        seen: list[tuple[int, int]] = []
+        scores = rerank_scores(data, found, reranker, progress=lambda *state: seen.append(state))
+        assert list(scores) == list(orders)
+        for key, order in orders.items():
+            alone = reranker.score(data.queries[key], [data.texts[i] for i in order])
+            np.testing.assert_allclose(scores[key], alone, atol=1e-5)
+        assert seen == [(n, 5) for n in range(1, 6)]
 
     def test_a_searcher_blends_it_as_training_did(self, late, base, tmp_path):
         embedder = load_embedder(base, device="cpu")
