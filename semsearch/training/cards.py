@@ -13,6 +13,7 @@ __all__ = ["model_card"]
 _TAGS = {
     "embedder": ("sentence-similarity", ["sentence-transformers", "semsearch"]),
     "reranker": ("text-ranking", ["sentence-transformers", "cross-encoder", "semsearch"]),
+    "late": ("text-ranking", ["sentence-transformers", "late-interaction", "semsearch"]),
     "pretrain": ("feature-extraction", ["sentence-transformers", "semsearch"]),
 }
 _USE = {
@@ -24,7 +25,8 @@ _USE = {
 
 def model_card(report: TrainReport, settings: Settings, *, licence: str, versions: Mapping[str, str]) -> str:
     """README.md of a model folder, in Markdown."""
-    pipeline, tags = _TAGS[report.kind]
+    is_late = settings.loss == "late"
+    pipeline, tags = _TAGS["late" if is_late else report.kind]
     what = "passages" if report.kind == "pretrain" else "queries"
     lines = [
         "---",
@@ -34,7 +36,8 @@ def model_card(report: TrainReport, settings: Settings, *, licence: str, version
         *(f"- {tag}" for tag in tags),
         "---",
         "",
-        f"# {'Pre-trained encoder' if report.kind == 'pretrain' else report.kind.capitalize()}",
+        f"# {'Pre-trained encoder' if report.kind == 'pretrain' else report.kind.capitalize()}"
+        + (" for late interaction: its vectors of tokens are compared one by one" if is_late else ""),
         "",
         f"Trained with semsearch from `{report.base}`. "
         + ("It won on held-out data." if report.installed else "**Rejected: it did not win on held-out data.**"),

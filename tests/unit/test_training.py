@@ -20,11 +20,12 @@ from semsearch import Document, Searcher, build_index, load_embedder, load_reran
 from semsearch.cli import cli
 from semsearch.encoders.late_interaction import LateInteraction
 from semsearch.errors import InvalidInput, ModelError
-from semsearch.training import torch_engine
+from semsearch.evaluation import Run
+from semsearch.training import runs, torch_engine
 from semsearch.training.data import TrainingData
 from semsearch.training.examples import Example
 from semsearch.training.first_stage import Candidates
-from semsearch.training.measuring import rerank_scores
+from semsearch.training.measuring import cross_fitted, rerank_scores
 from semsearch.training.runs import Training, pretrain, train_embedder, train_reranker
 from semsearch.training.settings import Settings, TrainReport
 from semsearch.types import TokenEmbedder
@@ -399,6 +400,8 @@ class TestLateInteraction:
         assert late.installed
         for name in late.decisive:
             assert late.comparisons[name].difference > 0.05
+        card = (late.model / "README.md").read_text()
+        assert "- late-interaction\n" in card and "cross-encoder" not in card
 
     def test_it_is_read_as_late_interaction_whose_scores_are_those_of_its_token_vectors(self, late):
         found = load_reranker(str(late.model), device="cpu", precision="f32")
@@ -409,6 +412,19 @@ class TestLateInteraction:
         (asked,), (passage,) = embedder.token_vectors(["the river a"]), embedder.token_vectors(["stone d"])
         expected = (asked @ passage.T).max(axis=1).mean()
         assert found.score("the river a", ["stone d"])[0] == pytest.approx(float(expected), abs=1e-5)
+
+    def test_better_alone_is_not_enough_where_the_blend_is_worse(self, base, monkeypatch):
+        def worse(*arguments: Any, **more: Any) -> tuple[Run, float]:
+            run, weight = cross_fitted(*arguments, **more)
+            turned = {key: [(owner, -score) for owner, score in ranking] for key, ranking in run.items()}
+            calls.append(1)
+            return (run if len(calls) == 1 else turned), weight  # the start's comes first
+
+        calls: list[int] = []
+        monkeypatch.setattr(runs, "cross_fitted", worse)
+        report = train_reranker(collection(), of(base, "out", LATE), embedder=base)
+        assert report.comparisons[report.decisive[0]].is_won(0.05)
+        assert not report.installed
 
     def test_the_loss_compares_texts_as_the_reranker_does(self, base):
         from sentence_transformers import SentenceTransformer
