@@ -416,7 +416,7 @@ class TestLateInteraction:
     def test_better_alone_is_not_enough_where_the_blend_is_worse(self, base, monkeypatch):
         def worse(*arguments: Any, **more: Any) -> tuple[Run, float]:
             run, weight = cross_fitted(*arguments, **more)
-            turned = {key: [(owner, -score) for owner, score in ranking] for key, ranking in run.items()}
+            turned = {key: ranking[::-1] for key, ranking in run.items()}
             calls.append(1)
             return (run if len(calls) == 1 else turned), weight  # the start's comes first
 
