@@ -34,6 +34,7 @@ WRITER_HEAP_BYTES = 64_000_000
 MAX_TERM_CHARS = 64  # longer ones are keys and data, not words
 # To look up a chunk by its id takes some 5 microseconds, to fetch one of the best 0.25 (200,000 chunks in 2 segments).
 LOOK_UP_COST = 20
+FEW_IDS = 200  # terms of so many are looked up one by one in a quarter of the time that tantivy takes for them as a set
 FETCH_SPARE = 1.25  # times as many are fetched as hold k of the allowed ones on average
 CONTEXT_BOOST = 0.5  # weight of a term found in title, heading or file name, beside one found in the passage
 
@@ -201,7 +202,12 @@ class LexicalIndex:
         """The query for what it finds among these chunks."""
         from tantivy import Occur, Query
 
-        among = Query.const_score_query(Query.term_set_query(self._index.schema, "id", list(ids)), 0.0)
+        schema = self._index.schema
+        if len(ids) <= FEW_IDS:
+            found = Query.boolean_query([(Occur.Should, Query.term_query(schema, "id", i)) for i in ids])
+        else:
+            found = Query.term_set_query(schema, "id", list(ids))
+        among = Query.const_score_query(found, 0.0)
         return Query.boolean_query([(Occur.Must, among), (Occur.Must, query)])
 
     def _query(self, text: str) -> Any:
