@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -76,13 +76,15 @@ def choose(candidates: Candidates, n: int, *, per_document: int = 0, texts: Text
     for row in range(len(candidates)):
         if row % BLOCK == 0 and len(chosen) >= n:
             break
-        first = twins.of(row, folded) if twins is not None else None
+        first = twins.of(row, chosen) if twins is not None else None
         if first is not None:
             folded[first].append(ids[row])
         elif len(chosen) < n and (not per_document or places[documents[row]] < per_document):
             chosen.append(row)
             folded[row] = []
             places[documents[row]] += 1
+            if twins is not None:
+                twins.choose(row)
     return replace(candidates.take(chosen), duplicates=tuple(tuple(folded[row]) for row in chosen))
 
 
@@ -135,24 +137,25 @@ class _Twins:
         self._candidates = candidates
         self._texts = texts
         self._words: dict[int, list[str]] = {}  # by row
-        self._near: dict[int, list[int]] = {}  # by row of a block, better rows of a like vector, best first
+        self._near: dict[int, list[int]] = {}  # by row of a block, chosen rows of a like vector, best first
 
-    def of(self, row: int, chosen: Collection[int]) -> int | None:
+    def of(self, row: int, chosen: Sequence[int]) -> int | None:
         """The best of the chosen rows that says the same; to be asked for every row in turn, as they are chosen."""
         if row % BLOCK == 0:
-            self._compare(row, chosen)
-        found = (other for other in self._near.get(row, ()) if other in chosen and self._same(other, row))
-        return next(found, None)
+            self._near = {}
+            self._compare(range(row, row + BLOCK), chosen)
+        return next((other for other in self._near.get(row, ()) if self._same(other, row)), None)
 
-    def _compare(self, first: int, chosen: Collection[int]) -> None:
-        """Compare the vectors of a block with those chosen before it and with each other."""
+    def choose(self, row: int) -> None:
+        """Compare a row that was chosen with those after it."""
+        self._compare(range(row + 1, row - row % BLOCK + BLOCK), [row])
+
+    def _compare(self, rows: range, chosen: Sequence[int]) -> None:
+        """Find which rows of a block have a vector like that of a chosen one."""
         vectors = self._candidates.vectors
-        block = np.arange(first, min(first + BLOCK, len(vectors)))
-        others = np.concatenate((np.array(list(chosen), dtype=np.int64), block))
-        self._near = {}
-        for row, other in zip(*np.nonzero(each_with_each(vectors[block], vectors[others]) >= SAME_COSINE), strict=True):
-            if others[other] < block[row]:
-                self._near.setdefault(int(block[row]), []).append(int(others[other]))
+        products = each_with_each(vectors[rows.start : rows.stop], vectors[np.array(chosen, dtype=np.int64)])
+        for row, other in np.argwhere(products >= SAME_COSINE).tolist():
+            self._near.setdefault(rows.start + row, []).append(chosen[other])
 
     def _same(self, a: int, b: int) -> bool:
         ids = self._candidates.vector_ids
