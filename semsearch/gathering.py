@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +13,6 @@ from semsearch.products import each_with
 from semsearch.ranking.candidates import Candidates
 from semsearch.ranking.diversity import choose
 from semsearch.ranking.feedback import rank_hybrid
-from semsearch.ranking.fusion import ranked
 from semsearch.store.selection import Selection
 from semsearch.types import FloatArray, IntArray
 
@@ -134,10 +135,9 @@ def _fused(candidates: Candidates, query: Query) -> Candidates:
     """Those for which a leg speaks, best first."""
     if query.mode == "hybrid" and query.vector is not None:
         return rank_hybrid(candidates, query.vector, query.weight, feedback=query.feedback)
-    dense, lexical = candidates.by_id(candidates.dense), candidates.by_id(candidates.lexical)
-    candidates = candidates.ranked_by(ranked(dense or lexical))
-    parts = {"meaning" if dense else "words": candidates.relevance}
-    return replace(candidates, fused=candidates.relevance, parts=parts)
+    name, scores = ("meaning", candidates.dense) if query.vector is not None else ("words", candidates.lexical)
+    candidates = candidates.ranked_by(scores)
+    return replace(candidates, fused=candidates.relevance, parts={name: candidates.relevance})
 
 
 def _in_context(state: IndexState, query: Query, candidates: Candidates) -> Candidates:
@@ -154,8 +154,8 @@ def _in_context(state: IndexState, query: Query, candidates: Candidates) -> Cand
     means = np.empty(len(ids))
     for row, chunk_id in enumerate(ids):
         near = (i for i in range(chunk_id - 1, chunk_id + 2) if document_of.get(i) == documents[row])
-        means[row] = np.mean([scores.get(i, 0.0) for i in near])
+        said = [scores.get(i, 0.0) for i in near]
+        means[row] = functools.reduce(operator.add, said) / len(said)
     added = CONTEXT_SHARE * (means - own)
-    relevance = dict(zip(ids, (own + added).tolist(), strict=True))
-    candidates = replace(candidates, parts={"words": own, "context": added}).ranked_by(ranked(relevance))
+    candidates = replace(candidates, parts={"words": own, "context": added}).ranked_by(own + added)
     return replace(candidates, fused=candidates.relevance)

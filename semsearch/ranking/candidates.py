@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from semsearch.ranking.fusion import ScoreArray
 from semsearch.types import FloatArray, IntArray, Scores
 
 __all__ = ["Candidates", "ScoreArray"]
-
-ScoreArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +58,7 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, rows: Sequence[int]) -> Candidates:
+    def take(self, rows: Sequence[int] | IntArray) -> Candidates:
         """These rows, in this order."""
         at = np.asarray(rows, dtype=np.int64)
         return Candidates(
@@ -74,7 +72,7 @@ class Candidates:
             self.fused[at],
             self.rerank[at],
             self.relevance[at],
-            tuple(self.duplicates[row] for row in rows),
+            tuple(map(self.duplicates.__getitem__, at.tolist())),
             {name: part[at] for name, part in self.parts.items()},
         )
 
@@ -82,15 +80,11 @@ class Candidates:
         """The first n rows, or all."""
         return self.take(range(min(n, len(self))))
 
-    def ranked_by(self, ranking: Sequence[tuple[int, float]]) -> Candidates:
-        """Those named in a ranking of (chunk id, relevance), in its order and with its scores."""
-        row_of = {int(chunk_id): row for row, chunk_id in enumerate(self.ids)}
-        relevance = np.array([score for _, score in ranking], dtype=np.float64)
-        return replace(self.take([row_of[chunk_id] for chunk_id, _ in ranking]), relevance=relevance)
-
-    def by_id(self, scores: ScoreArray) -> dict[int, float]:
-        """Those of some scores (n,) that are there, by chunk id."""
-        return {i: s for i, s in zip(self.ids.tolist(), scores.tolist(), strict=True) if not math.isnan(s)}
+    def ranked_by(self, scores: ScoreArray) -> Candidates:
+        """Those that have one of some scores (n,), best first, ties to the smaller id; it becomes their relevance."""
+        rows = np.flatnonzero(~np.isnan(scores))
+        order = rows[np.lexsort((self.ids[rows], -scores[rows]))]
+        return replace(self.take(order), relevance=scores[order])
 
     def scores(self, row: int) -> Scores:
         """What each leg and stage said of a row, and what its relevance is the sum of."""

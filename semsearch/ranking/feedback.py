@@ -8,7 +8,7 @@ import numpy as np
 
 from semsearch.products import each_with
 from semsearch.ranking.candidates import Candidates, ScoreArray
-from semsearch.ranking.fusion import fuse
+from semsearch.ranking.fusion import meaning_and_words
 from semsearch.types import FloatArray
 
 __all__ = ["agreement", "feedback_vector", "rank_hybrid"]
@@ -43,11 +43,11 @@ def rank_hybrid(candidates: Candidates, query: FloatArray, weight: float, *, fee
 
 def _weighed(candidates: Candidates, cosines: ScoreArray, weight: float) -> Candidates:
     """The candidates by these cosines and BM25 together."""
-    dense, lexical = candidates.by_id(cosines), candidates.by_id(candidates.lexical)
-    candidates = candidates.ranked_by(fuse(dense, lexical, weight=weight))
-    meaning = np.array([weight * max(0.0, dense.get(i, 0.0)) for i in candidates.ids.tolist()])
-    parts = {"meaning": meaning, "words": candidates.relevance - meaning}
-    return replace(candidates, fused=candidates.relevance, parts=parts)
+    meaning, words = meaning_and_words(cosines, candidates.lexical, weight=weight)
+    fused = meaning + words
+    parts = {"meaning": meaning, "words": fused - meaning}
+    candidates = replace(candidates, parts=parts).ranked_by(np.where(fused > 0, fused, np.nan))
+    return replace(candidates, fused=candidates.relevance)
 
 
 def feedback_vector(query: FloatArray, candidates: Candidates) -> FloatArray:

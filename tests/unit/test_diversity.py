@@ -91,7 +91,7 @@ def make(texts: list[str], documents: list[int] | None = None, *, seed: int = 0)
     places = [(10 + i, (documents or list(range(n)))[i], 100 + texts.index(texts[i])) for i in range(n)]
     none = np.full(n, np.nan)
     candidates = Candidates.of(places, vectors, none, none)
-    candidates = candidates.ranked_by([(10 + i, 1.0 - i / n) for i in range(n)])
+    candidates = candidates.ranked_by(np.array([1.0 - i / n for i in range(n)]))
     return candidates, {10 + i: text for i, text in enumerate(texts)}
 
 

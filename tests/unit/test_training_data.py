@@ -341,8 +341,7 @@ class TestBlend:
         first, scores = np.sort(rng.random(8))[::-1], rng.random(8).astype(np.float32)
         nothing = np.full(8, np.nan)
         places = [(i, i, i) for i in range(8)]
-        ranking = list(enumerate(first.tolist()))
-        found = candidates.Candidates.of(places, vectors, nothing, nothing).ranked_by(ranking)
+        found = candidates.Candidates.of(places, vectors, nothing, nothing).ranked_by(first)
         found = replace(found, parts={"meaning": found.relevance})
         searched = np.sum(list(late_parts(found, scores.astype(np.float64), 0.7).values()), axis=0)
         trained = Candidates(list(range(8)), first.tolist(), nothing.astype(np.float32), vectors)
