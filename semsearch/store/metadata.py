@@ -31,6 +31,7 @@ COUNT = (
 )
 MAX_ID = 2**63 - 1  # no row has a larger one, and SQLite takes none
 MAX_VARIABLES = 900  # of one SQL statement; SQLite allows 999 at least
+MAX_IDS = 1_000  # whose rows are read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,14 +228,14 @@ class Store:
 
     def places_of_chunks(self, chunk_ids: Iterable[int]) -> list[tuple[int, int, int]]:
         """(chunk id, document row, vector id) of those of these chunks that are visible, by chunk id."""
-        return self._places("c.id", chunk_ids)
+        return self._places("id", chunk_ids)
 
     def _places(self, column: str, ids: Iterable[int]) -> list[tuple[int, int, int]]:
-        sql = (
-            "SELECT c.id, c.document_id, c.vector_id FROM chunks c JOIN documents d ON d.id = c.document_id "
-            f"WHERE d.visible = 1 AND {column} IN ({{}})"
+        sql = (  # `visible` stands behind the text of a document, and few documents are hidden, if any
+            "SELECT id, document_id, vector_id FROM chunks WHERE {} IN ({{}}) AND NOT EXISTS (SELECT 1 FROM "
+            "documents d INDEXED BY documents_hidden WHERE d.id = document_id AND d.visible = 0)"
         )
-        return sorted(tuple(row) for row in self._in_parts(sql, ids))
+        return sorted(self._of_ids(sql.format(column), ids))
 
     def hydrate(
         self, chunk_ids: Sequence[int], vector_ids: Sequence[int] | None = None
@@ -266,9 +267,8 @@ class Store:
         Raises:
             IndexCorrupt: one is not what was written.
         """
-        records = {row[0]: row for row in self._records("documents", DOCUMENT_COLUMNS, rows)}
-        sql = "SELECT id, content FROM documents WHERE visible = 1 AND id IN ({})"
-        return {i: self._document(records[i], content) for i, content in self._in_parts(sql, records)}
+        sql = f"SELECT {DOCUMENT_COLUMNS}, checksum, content FROM documents WHERE visible = 1 AND id IN ({{}})"
+        return {row[0]: self._document(row) for row in self._of_ids(sql, rows)}
 
     def vector_ids(self, hashes: Iterable[bytes]) -> dict[bytes, int]:
         """Ids of the vectors that are kept, by text hash."""
@@ -298,12 +298,17 @@ class Store:
 
     def _records(self, table: str, columns: str, ids: Iterable[int]) -> Iterator[Any]:
         """Rows of a table by id, each compared with its checksum."""
-        for *row, checksum in self._in_parts(f"SELECT {columns}, checksum FROM {table} WHERE id IN ({{}})", ids):
-            if checksum_record(row) != checksum:
-                raise self._damaged(f"has a damaged row ({row[0]} of {table})")
+        for *row, checksum in self._of_ids(f"SELECT {columns}, checksum FROM {table} WHERE id IN ({{}})", ids):
+            self._check(table, row, checksum)
             yield row
 
-    def _document(self, row: Sequence[Any], content: bytes) -> Document:
+    def _check(self, table: str, row: Sequence[Any], checksum: bytes) -> None:
+        if checksum_record(row) != checksum:
+            raise self._damaged(f"has a damaged row ({row[0]} of {table})")
+
+    def _document(self, record: Sequence[Any]) -> Document:
+        *row, checksum, content = record
+        self._check("documents", row, checksum)
         _, key, _, title, source, metadata, layout, _ = row
         try:
             return unpack_document((key, content, title, source, metadata, layout))
@@ -312,7 +317,7 @@ class Store:
 
     def texts_of_chunks(self, chunk_ids: Iterable[int]) -> dict[int, str]:
         """The passages with these chunk ids, without their documents."""
-        return dict(self._in_parts("SELECT id, text FROM chunks WHERE id IN ({})", chunk_ids))
+        return dict(self._of_ids("SELECT id, text FROM chunks WHERE id IN ({})", chunk_ids))
 
     def duplicates(self, chunk_ids: Iterable[int]) -> dict[int, Duplicate]:
         """Where the passages with these chunk ids stand, all found in the same state.
@@ -324,7 +329,7 @@ class Store:
         chunks = list(self._records("chunks", CHUNK_COLUMNS, chunk_ids))
         documents = {row[0]: row for row in self._records("documents", DOCUMENT_COLUMNS, {row[1] for row in chunks})}
         sql = "SELECT id FROM documents WHERE visible = 1 AND id IN ({})"
-        shown = {row[0] for row in self._in_parts(sql, documents)}
+        shown = {row[0] for row in self._of_ids(sql, documents)}
         found = {}
         for chunk_id, document_id, _, _, _, line_start, _, _, page, *_ in chunks:
             if document_id in shown:
@@ -333,8 +338,8 @@ class Store:
         self.check_none_missing(chunk_ids, found)
         return found
 
-    def _in_parts(self, sql: str, ids: Iterable[int]) -> Iterator[Any]:
-        wanted = [int(i) for i in ids if abs(i) <= MAX_ID]
-        for first in range(0, len(wanted), MAX_VARIABLES):
-            part = wanted[first : first + MAX_VARIABLES]
-            yield from self.query(sql.format(",".join("?" * len(part))), part)
+    def _of_ids(self, sql: str, ids: Iterable[int]) -> Iterator[Any]:
+        """Rows of a statement about some ids, which it names by `{}`. Its text is the same for any number of them."""
+        sql, wanted = sql.format("SELECT value FROM json_each(?)"), [int(i) for i in ids if abs(i) <= MAX_ID]
+        for first in range(0, len(wanted), MAX_IDS):
+            yield from self.query(sql, [json.dumps(wanted[first : first + MAX_IDS])])
