@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from semsearch.ranking.candidates import Candidates
 from semsearch.store.lexical import LexicalIndex
-from semsearch.types import Chunk, Document, Duplicate, Hit
+from semsearch.types import Chunk, Document, Duplicate, Hit, Scores
 
 __all__ = ["Found"]
 
@@ -28,13 +28,13 @@ class Found:
     elsewhere: Mapping[int, Duplicate]
     lexical: LexicalIndex
 
-    def hits(self, probabilities: Sequence[float | None] | None) -> list[Hit]:
-        """One hit a candidate, with its probability of being relevant where there are any."""
+    def hits(self, probability: Callable[[int, Scores], float | None] | None = None) -> list[Hit]:
+        """One hit a candidate, with what `probability` makes of its row and scores."""
         hits = []
         for row, chunk_id in enumerate(self.candidates.ids.tolist()):
             chunk, document = self.passages[chunk_id]
-            probability = probabilities[row] if probabilities is not None else None
-            duplicates = tuple(self.elsewhere[i] for i in self.candidates.duplicates[row])
             relevance, scores = float(self.candidates.relevance[row]), self.candidates.scores(row)
-            hits.append(Hit(row + 1, relevance, probability, chunk, document, scores, duplicates))
+            relevant = probability(row, scores) if probability is not None else None
+            duplicates = tuple(self.elsewhere[i] for i in self.candidates.duplicates[row])
+            hits.append(Hit(row + 1, relevance, relevant, chunk, document, scores, duplicates))
         return hits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -44,6 +44,7 @@ from semsearch.types import (
     FloatArray,
     Hit,
     Reranker,
+    Scores,
     TokenEmbedder,
     storable,
 )
@@ -239,7 +240,7 @@ class Searcher:
             candidates = rescore(reranker, query, found.candidates, texts, asked.budget_ms / 1e3, plan.rerank_share)
             found = replace(found, candidates=diversify(candidates, k, mmr) if mmr is not None else candidates)
         found = replace(found, candidates=found.candidates.take_first(k))
-        hits = found.hits(self._probabilities(text, found, reranker) if mode != "lexical" else None)
+        hits = found.hits(self._probability(text, found, reranker) if mode != "lexical" else None)
         if asked.context:
             hits = [replace(hit, chunk=widen(hit.chunk, hit.document, asked.context)) for hit in hits]
         return [hit for hit in hits if hit.probability is None or hit.probability >= asked.min_probability]
@@ -270,7 +271,7 @@ class Searcher:
         check_counts(k=k, per_document=per_document)
         query = Query("", "dense", self._unit(vector), 1.0)
         found = self._gather(query, k, per_document=per_document, fold=fold, asked=asked)
-        return replace(found, candidates=found.candidates.take_first(k)).hits(None)
+        return replace(found, candidates=found.candidates.take_first(k)).hits()
 
     def similar(
         self,
@@ -464,14 +465,15 @@ class Searcher:
             f"the index {self.path.name} has no passage {chunk_id}; search again for its present ones"
         )
 
-    def _probabilities(self, text: str, found: Found, reranker: Reranker | None) -> list[float | None] | None:
-        """P(relevant) of each candidate; None where the model is not calibrated."""
+    def _probability(
+        self, text: str, found: Found, reranker: Reranker | None
+    ) -> Callable[[int, Scores], float | None] | None:
+        """P(relevant) of a candidate by its row and scores; None where the model is not calibrated."""
         calibration = self._calibration(reranker)
         if calibration is None:
             return None
         coverage = found.lexical.coverage(text, found.candidates.ids.tolist())
-        rows = range(len(found.candidates))
-        return [calibration.probability(row + 1, coverage[row], found.candidates.scores(row)) for row in rows]
+        return lambda row, scores: calibration.probability(row + 1, coverage[row], scores)
 
     def _model(self) -> Embedder:
         if self._embedder is None:  # the store's lock is never taken under the model's

@@ -88,7 +88,7 @@ class Candidates:
 
     def scores(self, row: int) -> Scores:
         """What each leg and stage said of a row, and what its relevance is the sum of."""
-        scores = {"dense": self.dense, "lexical": self.lexical, "feedback": self.feedback, "fused": self.fused}
-        said = {name: float(score[row]) for name, score in {**scores, "rerank": self.rerank}.items()}
+        said = (float(of[row]) for of in (self.dense, self.lexical, self.feedback, self.fused, self.rerank))
+        dense, lexical, feedback, fused, rerank = (None if math.isnan(score) else score for score in said)
         parts = {name: float(part[row]) for name, part in self.parts.items()}
-        return Scores(**{name: value for name, value in said.items() if not math.isnan(value)}, parts=parts)
+        return Scores(dense, lexical, feedback, fused, rerank, parts)

@@ -143,8 +143,10 @@ class _Twins:
         """The best of the chosen rows that says the same; to be asked for every row in turn, as they are chosen."""
         if row % BLOCK == 0:
             self._near = {}
-            self._compare(range(row, row + BLOCK), chosen)
-        return next((other for other in self._near.get(row, ()) if self._same(other, row)), None)
+            if chosen:
+                self._compare(range(row, row + BLOCK), chosen)
+        near = self._near.get(row)
+        return next((other for other in near if self._same(other, row)), None) if near else None
 
     def choose(self, row: int) -> None:
         """Compare a row that was chosen with those after it."""
@@ -153,9 +155,10 @@ class _Twins:
     def _compare(self, rows: range, chosen: Sequence[int]) -> None:
         """Find which rows of a block have a vector like that of a chosen one."""
         vectors = self._candidates.vectors
-        products = each_with_each(vectors[rows.start : rows.stop], vectors[np.array(chosen, dtype=np.int64)])
-        for row, other in np.argwhere(products >= SAME_COSINE).tolist():
-            self._near.setdefault(rows.start + row, []).append(chosen[other])
+        products = each_with_each(vectors[rows.start : rows.stop], vectors[chosen])
+        if products.size and products.max() >= SAME_COSINE:
+            for row, other in np.argwhere(products >= SAME_COSINE).tolist():
+                self._near.setdefault(rows.start + row, []).append(chosen[other])
 
     def _same(self, a: int, b: int) -> bool:
         ids = self._candidates.vector_ids

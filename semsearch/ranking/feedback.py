@@ -66,8 +66,9 @@ def feedback_vector(query: FloatArray, candidates: Candidates) -> FloatArray:
     Source: Rocchio, "Relevance Feedback in Information Retrieval", 1971, with the first passages in place of judged
         ones; for dense vectors Li et al., ACM TOIS 41 (3), 2023, doi:10.1145/3570724.
     """
-    _, first = np.unique(candidates.vector_ids, return_index=True)  # copies of one text speak once
-    rows = np.sort(first)[:N_FEEDBACK]
+    known = candidates.vector_ids.tolist()
+    first = list(dict.fromkeys(known))[:N_FEEDBACK]  # copies of one text speak once
+    rows = np.array([known.index(i) for i in first], dtype=np.intp)
     share = STEP * agreement(candidates, rows)
     if share == 0.0:
         return query

@@ -63,6 +63,7 @@ class Analyzer:
             .filter(Filter.stemmer("english"))
             .build()
         )
+        self._last_asked: tuple[str, dict[str, int]] = ("", {})  # a search asks for the terms of its query three times
 
     def words(self, text: str) -> list[str]:
         """Terms before stemming, in order, punctuation left out."""
@@ -85,8 +86,12 @@ class Analyzer:
 
     def query_terms(self, text: str) -> dict[str, int]:
         """The terms of a query and how often each is in it, function words left out unless it has no others."""
-        words = self.words(text)
-        return dict(Counter(self.stem([w for w in words if w not in STOP_WORDS] or words)))
+        asked, terms = self._last_asked
+        if asked != text:
+            words = self.words(text)
+            terms = dict(Counter(self.stem([w for w in words if w not in STOP_WORDS] or words)))
+            self._last_asked = (text, terms)
+        return dict(terms)
 
     def matches(self, text: str, terms: Iterable[str]) -> list[tuple[int, int]]:
         """Character spans (start, end) of the words of a text that answer to one of the terms."""

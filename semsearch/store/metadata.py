@@ -338,8 +338,8 @@ class Store:
         self.check_none_missing(chunk_ids, found)
         return found
 
-    def _of_ids(self, sql: str, ids: Iterable[int]) -> Iterator[Any]:
+    def _of_ids(self, sql: str, ids: Iterable[int]) -> list[Any]:
         """Rows of a statement about some ids, which it names by `{}`. Its text is the same for any number of them."""
         sql, wanted = sql.format("SELECT value FROM json_each(?)"), [int(i) for i in ids if abs(i) <= MAX_ID]
-        for first in range(0, len(wanted), MAX_IDS):
-            yield from self.query(sql, [json.dumps(wanted[first : first + MAX_IDS])])
+        parts = (json.dumps(wanted[first : first + MAX_IDS]) for first in range(0, len(wanted), MAX_IDS))
+        return [row for part in parts for row in self.query(sql, [part])]
