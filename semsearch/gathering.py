@@ -102,9 +102,10 @@ def _legs(state: IndexState, query: Query, n: int, selection: Selection | None) 
             bm25 = dict(state.lexical.search(query.text, n))
         else:
             bm25 = dict(state.lexical.search_among(query.text, n, selection.chunks))
-        places.update(state.store.places_of_chunks(bm25))
+        near_chunks = {chunk_id for chunk_id, _, _ in places}
+        places.update(state.store.places_of_chunks(bm25.keys() - near_chunks))
         state.store.check_none_missing(bm25, {chunk_id for chunk_id, _, _ in places})
-        missing = sorted(chunk_id for chunk_id, _, _ in places if chunk_id not in bm25)
+        missing = sorted(near_chunks - bm25.keys())
         bm25.update(state.lexical.score(query.text, missing))
     ordered = sorted(places)
     vectors = state.vectors.get(np.array([vector_id for _, _, vector_id in ordered], dtype=np.int64))
