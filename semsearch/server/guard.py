@@ -70,9 +70,10 @@ class Guard:
         start = time.perf_counter()
         try:
             self._check(scope)
-            body = await self._body(scope, receive)
+            if _has_body(scope):
+                receive = _replay(await self._body(scope, receive), receive)
             start = time.perf_counter()
-            await self._app(scope, _replay(body, receive), answered.send)
+            await self._app(scope, receive, answered.send)
         except Refused as refusal:
             await answered.instead(refusal.status, error_body(str(refusal)), refusal.headers)
         except Exception as error:
@@ -165,6 +166,11 @@ class _Answer:
 def _values(scope: Scope, name: bytes) -> list[str]:
     """All values of a header."""
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+
+
+def _has_body(scope: Scope) -> bool:
+    """Whether a body follows the headers (RFC 9112, section 6.3)."""
+    return any(name in {b"content-length", b"transfer-encoding"} for name, _ in scope["headers"])
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
