@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from semsearch.errors import IndexCorrupt
-from semsearch.store.lexical import Analyzer, LexicalEntry, LexicalIndex, LexicalWriter
+from semsearch.store.lexical import FEW_IDS, Analyzer, LexicalEntry, LexicalIndex, LexicalWriter
 
 TEXTS = {
     1: "The cat sat on the mat",
@@ -84,6 +84,14 @@ def test_score_of_given_ids_equals_search(index: LexicalIndex) -> None:
     found = dict(index.search("cats rows", 10))
     assert index.score("cats rows", [1, 3, 5, 99]) == pytest.approx({i: s for i, s in found.items() if i in (1, 3)})
     assert index.score("cats", []) == {} and index.score("?", [1]) == {}
+
+
+def test_many_ids_have_the_scores_that_few_of_them_have(index: LexicalIndex) -> None:
+    unknown = range(100, 101 + FEW_IDS)
+    many = index.score("cats and rows of a database", [*TEXTS, *unknown])
+    few = [index.score("cats and rows of a database", [i]) for i in TEXTS]
+    assert many == {i: score for found in few for i, score in found.items()} and len(many) == 3
+    assert index.coverage("cats rows", [3, 1, *unknown])[:2] == index.coverage("cats rows", [3, 1])
 
 
 def test_adding_again_replaces_and_delete_removes(tmp_path: Path) -> None:
