@@ -156,7 +156,7 @@ def _in_context(state: IndexState, query: Query, candidates: Candidates) -> Cand
     for row, chunk_id in enumerate(ids):
         near = (i for i in range(chunk_id - 1, chunk_id + 2) if document_of.get(i) == documents[row])
         said = [scores.get(i, 0.0) for i in near]
-        means[row] = functools.reduce(operator.add, said) / len(said)
+        means[row] = functools.reduce(operator.add, said) / len(said)  # `sum` rounds otherwise from Python 3.12 on
     added = CONTEXT_SHARE * (means - own)
     candidates = replace(candidates, parts={"words": own, "context": added}).ranked_by(own + added)
     return replace(candidates, fused=candidates.relevance)

@@ -62,7 +62,7 @@ def listening(index: Path) -> Iterator[socket.socket | None]:
 def ask(index: Path, question: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the service of an index answers to POST /search; None where there is none, or it does not.
 
-    One that was stopped, or has too much to do, is found out before it is asked.
+    One that was stopped, or hangs, is found out before it is asked.
     """
     place = _socket_path(index)
     if place is None or not place.exists():
@@ -70,8 +70,11 @@ def ask(index: Path, question: Mapping[str, Any]) -> dict[str, Any] | None:
     connection = _UnixConnection(place)
     try:
         connection.request("GET", "/health")
-        if connection.getresponse().read() and connection.sock is not None:
-            connection.sock.settimeout(ANSWER_TIMEOUT_S)
+        health = connection.getresponse()
+        health.read()
+        if health.status != http.HTTPStatus.OK or connection.sock is None:
+            return None
+        connection.sock.settimeout(ANSWER_TIMEOUT_S)
         body = json.dumps(question).encode()
         connection.request("POST", "/search", body, {"Content-Type": "application/json", "Connection": "close"})
         answer = connection.getresponse()

@@ -84,7 +84,7 @@ class Searcher:
             index: its name, or the path of its folder.
             device: where models run: `auto`, `cpu`, `cuda`, ...
             embedder: in place of the model the index names, which is otherwise loaded by the first query that needs it.
-            reranker: a cross-encoder, or the name or folder of one; without it the index's own model rescores passages
+            reranker: one, or the name or folder of one; without it the index's own model rescores passages
                 token by token, where it can.
 
         Raises:
@@ -161,7 +161,7 @@ class Searcher:
             k: number of hits, 1 to 10,000.
             mode: `hybrid` fuses `dense` (meaning) and `lexical` (words, BM25).
             rerank: whether a reranker reads the first hits again; by default where there is one, but not in `lexical`
-                mode without a cross-encoder, and not by the index's own model where tuning found it better without.
+                mode without a named reranker, and not by the index's own model where tuning found it better without.
             rerank_depth: passages it reads, at most.
             budget_ms: time that it may take on this machine, in milliseconds, which bounds that number too.
             per_document: most hits of one document; 0 for no limit.
@@ -417,12 +417,13 @@ class Searcher:
         """Which word of a hit's passage each word of the query is nearest to, in the query's order.
 
         The passage is the one that was found, without lines of context around it; offsets are into `hit.chunk.text`.
-        Empty where the index's model does not tell tokens apart.
+        Told by the reranker where that is late interaction, else by the index's model; empty where that gives no
+        vectors of tokens.
 
         Raises:
             ModelError: the index's model cannot be found or run.
         """
-        own = self._late_interaction()
+        own = self._reranker if isinstance(self._reranker, LateInteraction) else self._late_interaction()
         if own is None:
             return []
         with self._index.state() as state:

@@ -28,7 +28,7 @@ def answer_lines(question: Question, lines: BinaryIO, *, by_service: bool, devic
         lines: a query each; an empty one has no hits.
         by_service: ask the service of the index, if there is one and as long as it answers.
         device: where the model runs otherwise.
-        reranker: a cross-encoder, by name or folder.
+        reranker: one, by name or folder.
     """
     is_found, searcher = False, None
     with ExitStack() as opened:
@@ -56,8 +56,6 @@ def _of_service(question: Question, texts: Sequence[str]) -> list[Mapping[str, A
 
     mode, n = question.options.get("mode", "hybrid"), min(ASKED_AT_ONCE, MAX_HITS_OF_BATCH // question.options["k"])
     asked = [text for text in texts if text]
-    if not asked:
-        return None
     found: list[Mapping[str, Any]] = []
     for start in range(0, len(asked), n):
         answers = ask_service_many(question, asked[start : start + n])
@@ -76,7 +74,7 @@ def _of_index(searcher: Searcher, question: Question, texts: Sequence[str]) -> l
     mode = question.options.get("mode", "hybrid")
     start = time.perf_counter()
     found = searcher.search_many(texts, **question.options)
-    mean_ms = 1000 * (time.perf_counter() - start) / len(texts)
+    mean_ms = 1000 * (time.perf_counter() - start) / max(1, sum(map(bool, texts)))
     answers: list[Mapping[str, Any]] = []
     for text, hits in zip(texts, found, strict=True):
         shown, best = relevant(hits, question.min_probability)

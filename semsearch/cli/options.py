@@ -143,7 +143,7 @@ def rerank_options(command: F) -> F:
     return click.option(
         "--reranker",
         metavar="NAME",
-        help="Cross-encoder to rerank with: a hub name or a local folder. [default: the index's own model]",
+        help="Another reranker: a hub name or a local folder. [default: the index's own model]",
     )(command)
 
 

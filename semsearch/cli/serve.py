@@ -44,7 +44,7 @@ ONE_THREAD_EACH = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 @click.option(
     "--cors-origin", "origins", metavar="ORIGIN", multiple=True, help="Let pages of https://... ask. Repeatable."
 )
-@click.option("--reranker", metavar="NAME", help="Cross-encoder to rerank with. [default: the index's own model]")
+@click.option("--reranker", metavar="NAME", help="Another reranker. [default: the index's own model]")
 @device_option
 @click.option(
     "--max-waiting",

@@ -246,8 +246,9 @@ def reranker(**options: Any) -> None:
     With --loss late it compares the tokens of query and passage, which some thousand examples teach it. Others train a
     cross-encoder, which reads both together, and needs far more, or a --base that is one already.
 
-    Examples come from the same sources as for an embedder. The trained model has to beat both the first stage and the
-    model it started from; how much the first stage still counts beside it is chosen on held-out queries and kept.
+    Examples come from the same sources as for an embedder. Late interaction has to beat what it started from and,
+    beside the first stage, be no worse than it; a cross-encoder has to beat both. How much the first stage still counts
+    beside the trained model is chosen on held-out queries and kept.
 
     Exit status: 0 when the trained model won and was installed, 1 when it was rejected, 2 on errors.
     """

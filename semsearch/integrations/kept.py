@@ -104,8 +104,9 @@ class KeptIndex:
         """
         if not documents:
             return
-        with self._write_lock:
+        with self._write_lock, self.searcher():  # which finds out where the index was replaced by one of another model
             encoder = embedder or self.embedder()
+        with self._write_lock:
             build_index(documents, index=self.path, embedder=encoder, wait_s=self._wait_s, kind=self._kind)
 
     def remove(self, ids: Sequence[str] | None) -> int:

@@ -117,14 +117,14 @@ class BatchingEmbedder:
     def _encode_all(self, mine: Future[FloatArray] | None = None) -> None:
         """Encode batch after batch until nobody waits; once `mine` is there, another thread goes on."""
         while True:
-            if mine is not None and mine.done():
-                self._pool.submit(self._encode_all)
-                return
             with self._lock:
-                batch = self._next()
-                if not batch:
+                if not self._waiting:
                     self._is_running = False
                     return
+                if mine is not None and mine.done():
+                    self._pool.submit(self._encode_all)
+                    return
+                batch = self._next()
             try:
                 rows = self._embedder.embed_queries([text for texts, _ in batch for text in texts])
             except BaseException as error:

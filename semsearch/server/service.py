@@ -56,7 +56,7 @@ class Service:
             index: its name, or the path of its folder.
             device: where models run: `auto`, `cpu`, `cuda`, ...
             embedder: in place of the model that the index names.
-            reranker: a cross-encoder, by its name or folder, in place of the index's own model.
+            reranker: one, by its name or folder, in place of the index's own model.
             writable: whether the index may be changed.
 
         Raises:

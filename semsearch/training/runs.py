@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -145,13 +146,16 @@ def train_reranker(
         As `train_embedder`.
     """
     _check_loss(training.settings.loss, RERANKER_LOSSES)
+    base, is_late = find_model(training.base), training.settings.loss == "late"
+    if is_late and _is_cross_encoder(base.path):
+        raise InvalidInput(
+            f"{_base_name(training.base)} is a cross-encoder; train it with --loss listnet, lambda or bce"
+        )
     run = _Run("reranker", data, training, embedder=find_model(embedder).fingerprint)
-    base = find_model(training.base)
     encoder = load_embedder(embedder, device=training.settings.device, precision="full")
     training.tell("encoding the passages")
     vectors = encode_passages(data, encoder)
     rows = run.examples(encoder, vectors)
-    is_late = run.settings.loss == "late"
     how = {"device": training.settings.device, "precision": "full"}
     if is_late:
         start = str(base.path)
@@ -193,8 +197,10 @@ def train_reranker(
         comparisons.update(_compare_rerankers(name, judged, found, run, rerankers, weights))
     write_settings(run.space.candidate, RerankerSettings(weights[1], late_interaction=is_late))
     blended = [f"{_HELD}, blended, against the first stage", f"{_HELD}, blended, against the start blended"]
+    # With all the weight the first stage would be as good without it.
+    is_used = weights[1] < 1.0
     decisive, no_worse = ([f"{_HELD}, alone, against the start alone"], blended) if is_late else (blended, [])
-    return run.finish(outcome, comparisons, decisive=decisive, no_worse=no_worse, weight=weights[1])
+    return run.finish(outcome, comparisons, decisive=decisive, no_worse=no_worse, is_used=is_used, weight=weights[1])
 
 
 def _compare_rerankers(
@@ -331,11 +337,12 @@ class _Run:
         *,
         decisive: Sequence[str],
         no_worse: Sequence[str] = (),
+        is_used: bool = True,
         weight: float | None = None,
     ) -> TrainReport:
         """Write card and plot, and move the model to its place."""
         won = all(comparisons[name].is_won(self.training.alpha) for name in decisive)
-        won = won and all(comparisons[name].difference >= 0 for name in no_worse)
+        won = won and is_used and all(comparisons[name].difference >= 0 for name in no_worse)
         space = self.space
         for name, comparison in comparisons.items():
             space.note({"comparison": name, **comparison.as_dict()})
@@ -382,6 +389,11 @@ def _relevant(data: TrainingData) -> dict[str, set[int]]:
 def _check_loss(loss: str, known: Sequence[str]) -> None:
     if loss not in known:
         raise InvalidInput(f"loss {loss!r}: give one of {', '.join(known)}")
+
+
+def _is_cross_encoder(folder: Path) -> bool:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ())
 
 
 def _base_name(base: str) -> str:

@@ -82,7 +82,7 @@ def train_embedder_rows(
     loss: Any
     if settings.loss in {"mnr", "late"}:
         columns["label"] = list(range(len(rows)))
-        compare = _mean_best_cosines(model) if settings.loss == "late" else _cosines
+        compare = _mean_best_cosines(model, prompts) if settings.loss == "late" else _cosines
         loss = _known_positives_loss(model, rows, relevant, compare, n_negatives=len(columns) - 3)
     else:
         loss = CachedMultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE, mini_batch_size=CACHED_TEXTS)
@@ -346,21 +346,30 @@ def _cosines(queries: Any, passages: Sequence[Any]) -> Any:
     return rows @ torch.cat(columns).T
 
 
-def _mean_best_cosines(model: Any) -> Callable[[Any, Sequence[Any]], Any]:
-    """What late interaction makes of texts, as `_cosines` does: the mean over a query's tokens of the best cosine."""
+def _mean_best_cosines(model: Any, prompts: tuple[str, str]) -> Callable[[Any, Sequence[Any]], Any]:
+    """What late interaction makes of texts, as `_cosines` does: the mean over a query's tokens of the best cosine.
+
+    The prompts before queries and passages, and special tokens around them, are left out.
+    """
     import torch
 
-    special = torch.tensor(model.tokenizer.all_special_ids)
+    around = []
+    for prompt in prompts:
+        encoded = model.tokenizer(prompt, return_special_tokens_mask=True)
+        n_after = encoded["special_tokens_mask"][-1]
+        around.append((len(encoded["input_ids"]) - n_after, n_after))
 
-    def tokens(part: Any) -> tuple[Any, Any]:
+    def tokens(part: Any, n_before: int, n_after: int) -> tuple[Any, Any]:
         """Unit rows (n, length, hidden), and which of them are a text's own tokens."""
-        own = part["attention_mask"].bool() & ~torch.isin(part["input_ids"], special.to(part["input_ids"].device))
+        mask = part["attention_mask"].bool()
+        places = torch.arange(mask.shape[1], device=mask.device)
+        own = mask & (places >= n_before) & (places < mask.sum(dim=1, keepdim=True) - n_after)
         return torch.nn.functional.normalize(part["token_embeddings"].float(), dim=-1), own
 
     def compare(queries: Any, passages: Sequence[Any]) -> Any:
-        found = [tokens(part) for part in passages]
+        found = [tokens(part, *around[1]) for part in passages]
         rows = []
-        for asked, own in zip(*tokens(queries), strict=True):  # all at once would not fit the caches
+        for asked, own in zip(*tokens(queries, *around[0]), strict=True):  # all at once would not fit the caches
             best = [
                 (asked[own] @ vectors.flatten(0, 1).T).view(-1, *is_own.shape).masked_fill(~is_own, -1.0).amax(dim=2)
                 for vectors, is_own in found

@@ -12,6 +12,7 @@ from semsearch import Searcher, build_index
 from semsearch.errors import InvalidInput
 from semsearch.integrations.kept import KeptIndex
 from semsearch.integrations.originals import PARENT, Original, keep, restore
+from tests.checkpoints import write_bi_encoder
 from tests.toy import ToyEmbedder
 
 FRAMEWORKS = {"langchain": "langchain_core", "haystack": "haystack", "llamaindex": "llama_index"}
@@ -84,3 +85,18 @@ def test_an_index_is_opened_and_a_model_loaded_once(toy: ToyEmbedder) -> None:
             assert other is not searcher and [d.id for d in kept.documents()] == ["a", "b"]
     own = KeptIndex("own")
     assert own.embedder() is own.embedder()
+
+
+@pytest.mark.parametrize("first", ["write", "search"])
+def test_a_store_goes_on_writing_where_its_index_was_replaced_by_one_of_another_model(tmp_path, first: str) -> None:
+    models = [str(write_bi_encoder(tmp_path / pooling, pooling=pooling)) for pooling in ("mean", "cls")]
+    build_index([keep("a", "A river.", {})], index=tmp_path / "index", model=models[0])
+    kept = KeptIndex(tmp_path / "index")
+    if first == "write":
+        kept.write([keep("b", "A stone.", {})])
+    else:
+        kept.search("river", 1, {})
+    shutil.rmtree(tmp_path / "index")
+    build_index([keep("a", "A river.", {})], index=tmp_path / "index", model=models[1])
+    kept.write([keep("c", "A cloud.", {})])
+    assert {hit.document.id for hit in kept.search("river", 3, {})} == {"a", "c"}

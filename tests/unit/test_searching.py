@@ -24,6 +24,7 @@ from semsearch.errors import IndexNotFound, InvalidInput, PassageNotFound
 from semsearch.opening import OpenIndex
 from semsearch.ranking.fusion import DENSE_WEIGHT, fuse, ranked
 from semsearch.search_options import MODES, SearchOptions
+from semsearch.store import metadata
 from tests.toy import ToyEmbedder, ToyReranker
 
 if TYPE_CHECKING:
@@ -601,3 +602,13 @@ def test_readers_in_other_processes_see_one_state_or_the_other_while_a_writer_co
             reader.kill()
     assert all(seen <= allowed for seen in answers)
     assert set().union(*answers) == allowed  # both states were met
+
+
+def test_rows_of_many_ids_are_read_in_parts_and_none_is_lost(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_index([Document(f"d{i}", f"Text {i}.") for i in range(10)], embedder=toy)
+    monkeypatch.setattr(metadata, "MAX_IDS", 3)
+    with Searcher.open(embedder=toy) as searcher, searcher._index.state() as state:
+        ids = [chunk_id for chunk_id, _, _ in state.store.places_of_chunks(range(1, 11))]
+        assert ids == list(range(1, 11))
+        assert list(state.store.hydrate(ids)) == ids
+        assert len(state.store.texts_of_chunks(ids)) == 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -19,6 +20,8 @@ from click.testing import CliRunner
 from semsearch import Document, Searcher, build_index, load_embedder, load_reranker
 from semsearch.cli import cli
 from semsearch.encoders.late_interaction import LateInteraction
+from semsearch.encoders.models import find_model
+from semsearch.encoders.reranker_settings import RerankerSettings, write_settings
 from semsearch.errors import InvalidInput, ModelError
 from semsearch.evaluation import Run
 from semsearch.training import runs, torch_engine
@@ -426,17 +429,27 @@ class TestLateInteraction:
         assert report.comparisons[report.decisive[0]].is_won(0.05)
         assert not report.installed
 
-    def test_the_loss_compares_texts_as_the_reranker_does(self, base):
+    @pytest.mark.parametrize("name", ["tiny", "e5-small-v2"])  # the second is of a family that has prompts
+    def test_the_loss_compares_texts_as_the_reranker_does(self, tmp_path, name):
         from sentence_transformers import SentenceTransformer
 
-        model = SentenceTransformer(base, device="cpu").eval()
-        texts = ["stone a", "a cloud of stones beside the river b", "c"]
-        queries = ["the river a", "b"]
-        parts = [model(model.tokenize(part)) for part in (queries, texts[:2], texts[2:])]
-        found = torch_engine._mean_best_cosines(model)(parts[0], parts[1:]).detach().numpy()
-        embedder = load_embedder(base, device="cpu", precision="f32")
-        assert isinstance(embedder, TokenEmbedder)
-        reranker = LateInteraction(embedder)
+        folder = str(write_bi_encoder(tmp_path / name))
+        model = SentenceTransformer(folder, device="cpu").eval()
+        texts = [
+            "stone a",
+            "a cloud of \u2603 stones beside the river b",
+            "c",
+        ]  # one holds what the vocabulary does not
+        queries = ["the river \u2603", "b"]
+        files = find_model(folder)
+        prompts = (files.query_prompt, files.document_prompt)
+        assert bool(prompts[0]) == (name != "tiny")
+        asked, first, second = (
+            model(model.tokenize([prompt + text for text in part]))
+            for prompt, part in ((prompts[0], queries), (prompts[1], texts[:2]), (prompts[1], texts[2:]))
+        )
+        found = torch_engine._mean_best_cosines(model, prompts)(asked, [first, second]).detach().numpy()
+        reranker = LateInteraction.of(load_embedder(folder, device="cpu", precision="f32"))
         for query, row in zip(queries, found, strict=True):
             np.testing.assert_allclose(row, reranker.score(query, texts), atol=1e-4)
 
@@ -454,6 +467,19 @@ class TestLateInteraction:
             np.testing.assert_allclose(scores[key], alone, atol=1e-5)
         assert seen == [(n, 5) for n in range(1, 6)]
 
+    @pytest.mark.parametrize("weight", [0.0, 1.0])
+    def test_a_searcher_gives_it_the_weight_that_training_found(self, late, base, tmp_path, weight):
+        folder = shutil.copytree(late.model, tmp_path / "model")
+        write_settings(folder, RerankerSettings(weight, late_interaction=True))
+        embedder = load_embedder(base, device="cpu")
+        documents = [Document(id=letter, text=f"stone {letter}") for letter in LETTERS]
+        build_index(documents, index=tmp_path / "index", embedder=embedder)
+        with Searcher.open(tmp_path / "index", embedder=embedder, reranker=str(folder)) as searcher:
+            hits = searcher.search("the river a", k=12, fold=False, budget_ms=60_000)
+        parts = [hit.scores.parts for hit in hits]
+        named = {name for part in parts for name, value in part.items() if value}
+        assert ("reranker" in named, "meaning" in named) == (weight == 0.0, weight == 1.0)
+
     def test_a_searcher_blends_it_as_training_did(self, late, base, tmp_path):
         embedder = load_embedder(base, device="cpu")
         documents = [Document(id=letter, text=f"stone {letter}") for letter in LETTERS]
@@ -462,6 +488,10 @@ class TestLateInteraction:
             hits = searcher.search("the river a", k=12, fold=False)
         assert hits[0].document.id == LETTERS[3]  # what only training can tell
         assert all(hit.probability is None for hit in hits)
+
+    def test_a_cross_encoder_is_not_taken_for_a_bi_encoder(self, reranker, base):
+        with pytest.raises(InvalidInput, match="--loss listnet"):
+            train_reranker(collection(), of(str(reranker.model), "out", LATE), embedder=base)
 
 
 class TestPretraining:
