@@ -15,7 +15,7 @@ import numpy as np
 
 from semsearch.encoders import DEFAULT_MODEL, load_embedder, load_reranker
 from semsearch.encoders.late_interaction import LateInteraction
-from semsearch.encoders.models import find_model
+from semsearch.encoders.models import ModelFiles, find_model
 from semsearch.encoders.reranker_settings import RerankerSettings, write_settings
 from semsearch.errors import InvalidInput
 from semsearch.search_options import RERANK_DEPTH
@@ -100,17 +100,7 @@ def train_embedder(data: TrainingData, training: Training, *, test: TrainingData
     training.tell("encoding the passages")
     vectors = encode_passages(data, start)
     rows = run.examples(start, vectors)
-    outcome = torch_engine.train_embedder_rows(
-        base,
-        rows,
-        data.queries,
-        data.texts,
-        _relevant(data),
-        settings=run.settings,
-        space=run.space,
-        resume=run.resumed,
-        progress=training.progress,
-    )
+    outcome = run.bi_encoder(base, rows)
     run.check_interrupted(outcome)
     trained = load_embedder(str(run.space.candidate), device=training.settings.device, precision="full")
     training.tell("comparing the models on held-out queries")
@@ -159,17 +149,7 @@ def train_reranker(
     how = {"device": training.settings.device, "precision": "full"}
     if is_late:
         start = str(base.path)
-        outcome = torch_engine.train_embedder_rows(
-            base,
-            rows,
-            data.queries,
-            data.texts,
-            _relevant(data),
-            settings=run.settings,
-            space=run.space,
-            resume=run.resumed,
-            progress=training.progress,
-        )
+        outcome = run.bi_encoder(base, rows)
     else:
         folder = run.space.work / "start"
         start = str(folder)
@@ -319,6 +299,20 @@ class _Run:
                 raise InvalidInput(f"{self.data.source}: no query has a passage that answers it")
             self.space.keep_examples(rows)
         return rows
+
+    def bi_encoder(self, base: ModelFiles, rows: Sequence[Example]) -> Outcome:
+        """Train one on the rows."""
+        return torch_engine.train_embedder_rows(
+            base,
+            rows,
+            self.data.queries,
+            self.data.texts,
+            _relevant(self.data),
+            settings=self.settings,
+            space=self.space,
+            resume=self.resumed,
+            progress=self.training.progress,
+        )
 
     def check_interrupted(self, outcome: Outcome) -> None:
         """Raise where the user asked to stop."""
