@@ -35,12 +35,16 @@ KEPT = ("embedding", "blob", "sparse_embedding", "score")  # of a document, besi
 
 
 def _on_thread(method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """The same method for an event loop, which goes on meanwhile."""
+    """The same method, also of a subclass, for an event loop, which goes on meanwhile."""
+    name = method.__name__
 
     @wraps(method)
     async def run(*arguments: P.args, **options: P.kwargs) -> T:
-        return await asyncio.to_thread(method, *arguments, **options)
+        store, *rest = arguments
+        found: T = await asyncio.to_thread(getattr(store, name), *rest, **options)
+        return found
 
+    run.__name__ = f"{name}_async"
     return run
 
 

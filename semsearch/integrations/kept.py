@@ -104,10 +104,11 @@ class KeptIndex:
         """
         if not documents:
             return
-        with self._write_lock, self.searcher():  # which finds out where the index was replaced by one of another model
-            encoder = embedder or self.embedder()
+        if embedder is None:
+            with self.searcher():  # which finds out where the index was replaced by one of another model
+                embedder = self.embedder()
         with self._write_lock:
-            build_index(documents, index=self.path, embedder=encoder, wait_s=self._wait_s, kind=self._kind)
+            build_index(documents, index=self.path, embedder=embedder, wait_s=self._wait_s, kind=self._kind)
 
     def remove(self, ids: Sequence[str] | None) -> int:
         """Remove documents by id, or for None all that came from no file; gives how many there were."""

@@ -177,7 +177,7 @@ def train_reranker(
         comparisons.update(_compare_rerankers(name, judged, found, run, rerankers, weights))
     write_settings(run.space.candidate, RerankerSettings(weights[1], late_interaction=is_late))
     blended = [f"{_HELD}, blended, against the first stage", f"{_HELD}, blended, against the start blended"]
-    # With all the weight the first stage would be as good without it.
+    # Ranked by the first stage alone, hits would only come later for having been read.
     is_used = weights[1] < 1.0
     decisive, no_worse = ([f"{_HELD}, alone, against the start alone"], blended) if is_late else (blended, [])
     return run.finish(outcome, comparisons, decisive=decisive, no_worse=no_worse, is_used=is_used, weight=weights[1])

@@ -337,3 +337,11 @@ def test_documents_of_files_are_not_rewritten(own_folder: Path, embedder: Embedd
         store.update_by_filter({}, {"checked": True})
     assert store.count_documents() == 2
     assert store.get_metadata_fields_info().keys() & {"checked"} == set()
+
+
+async def test_a_method_of_a_subclass_is_also_that_of_its_event_loop(own_folder: Path) -> None:
+    class Counting(SemsearchDocumentStore):
+        def count_documents(self) -> int:
+            return 41 + super().count_documents()
+
+    assert await Counting(own_folder / "index").count_documents_async() == 41
