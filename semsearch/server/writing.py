@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from semsearch.types import Document, Embedder
 __all__ = ["Stopped", "Writer"]
 
 WAIT_S = 5.0  # for another process that is writing
+# While others ask, the pause after a change is so many times as long as it took, up to a limit: changes without a pause
+# would keep a core busy, and of 70 questions a second, which two cores answer, 58 would be answered.
+PAUSE = 3.0
+MAX_PAUSE_S = 1.0
 
 
 class Stopped(Exception):
@@ -26,8 +31,25 @@ class Stopped(Exception):
 class Writer:
     """Writes to one index. Its methods are called one after the other."""
 
-    def __init__(self, index: Path, *, device: str = "auto", embedder: Embedder | None = None) -> None:
+    def __init__(
+        self,
+        index: Path,
+        *,
+        device: str = "auto",
+        embedder: Embedder | None = None,
+        is_asked: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Write to an index.
+
+        Args:
+            index: the path of its folder.
+            device: where the model runs.
+            embedder: in place of the model that the index names.
+            is_asked: whether others wait for answers, so that a change has to wait.
+        """
         self._index = index
+        self._is_asked = is_asked
+        self._pause_ends = 0.0  # by the monotonic clock
         self._device = device
         self._given = embedder
         self._loaded: tuple[str, Embedder] | None = None
@@ -87,6 +109,12 @@ class Writer:
     def _writing(self) -> Iterator[None]:
         self.is_writing = True
         try:
+            while (left := self._pause_ends - time.monotonic()) > 0 and self._is_asked():
+                if self._is_ending.wait(min(left, MAX_PAUSE_S / 20)):
+                    raise Stopped
+            started = time.monotonic()
             yield
+            ended = time.monotonic()
+            self._pause_ends = ended + min(PAUSE * (ended - started), MAX_PAUSE_S)
         finally:
             self.is_writing = False

@@ -9,8 +9,9 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from semsearch import running
+from semsearch import Document, Searcher, build_index, running
 from semsearch.errors import InvalidInput
+from semsearch.server import writing
 from semsearch.server.batching import BatchingTokenEmbedder, batching
 from semsearch.server.bodies import json_bytes
 from semsearch.server.gate import Busy, Gate, TookTooLong
@@ -19,6 +20,7 @@ from semsearch.server.metrics import Metrics
 from semsearch.server.origins import Origins, is_loopback
 from semsearch.server.run import check
 from semsearch.server.settings import Settings
+from semsearch.server.writing import Stopped, Writer
 from semsearch.types import TokenEmbedder
 from tests.toy import ToyEmbedder
 
@@ -315,3 +317,32 @@ class TestRunning:
         (tmp_path / "index").mkdir()
         (tmp_path / "link").symlink_to("index")
         assert running._socket_path(tmp_path / "link", make=True) == running._socket_path(tmp_path / "index")
+
+
+def test_changes_wait_while_others_ask(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "PAUSE", 1e9)
+    answers, asked = iter([True, True, False]), []
+
+    def is_asked():
+        asked.append(next(answers))
+        return asked[-1]
+
+    build_index([Document("a", "one")], index=tmp_path / "index", embedder=ToyEmbedder())
+    writer = Writer(tmp_path / "index", embedder=ToyEmbedder(), is_asked=is_asked)
+    writer.add([Document("b", "two")])
+    assert asked == []
+    writer.add([Document("c", "three")])
+    assert asked == [True, True, False]
+
+
+def test_a_change_that_waits_is_given_up_when_the_service_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "PAUSE", 1e9)
+    build_index([Document("a", "one")], index=tmp_path / "index", embedder=ToyEmbedder())
+    writer = Writer(tmp_path / "index", embedder=ToyEmbedder(), is_asked=lambda: True)
+    writer.add([Document("b", "two")])
+    writer.end()
+    with pytest.raises(Stopped):
+        writer.add([Document("c", "three")])
+    assert not writer.is_writing
+    with Searcher.open(tmp_path / "index", embedder=ToyEmbedder()) as searcher:
+        assert searcher.n_documents == 2
