@@ -123,7 +123,7 @@ def _nearest(state: IndexState, vector: FloatArray, n: int, selection: Selection
         return np.asarray(found.ids[0])
     allowed = selection.vectors
     if len(allowed) <= MAX_COMPARED:
-        scores = each_with(state.vectors.get(allowed), vector)
+        scores = state.vectors.products(allowed, vector)
         if n < len(allowed):
             best = np.flatnonzero(scores >= np.partition(scores, -n)[-n])
             allowed, scores = allowed[best], scores[best]

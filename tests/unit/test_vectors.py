@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from semsearch.errors import IndexCorrupt, IndexLocked, InvalidInput
-from semsearch.store import ann
+from semsearch.store import ann, vectors
 from semsearch.store.ann import FlatIndex
 from semsearch.store.files import index_path, write_atomically, writer_lock
 from semsearch.store.vectors import ShardReader, remove_unnamed, shard_files, write_shard
@@ -202,6 +202,24 @@ def test_threads_take_turns_on_a_gpu(
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: index.search(queries, 10).ids, range(40)))
     assert all(np.array_equal(ids, expected) for ids in found) and (gpu.n_copies, gpu.n_searches) == (1, 40)
+
+
+def test_products_of_rows_in_several_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "BLOCK", 7)
+    rows = unit_rows(60)
+    rows[41] = np.nan  # damaged: to be read first, not to be passed over
+    ids = np.arange(60, dtype=np.int64) * 2
+    for name, (start, end) in {"000000": (0, 9), "000001": (9, 10), "000002": (10, 60)}.items():
+        write_shard(tmp_path, name, ids[start:end], rows[start:end])
+    shards = ShardReader(tmp_path, ["000000", "000001", "000002"], DIM)
+    query = unit_rows(1, seed=2)[0]
+    expected = np.where(np.isnan(rows @ query), np.inf, rows @ query)
+    for chosen in ([], [0], [59], list(range(60)), [*range(3, 20, 2), 41, 58]):
+        found = shards.products(ids[chosen], query)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected[chosen], atol=1e-6)
+    with pytest.raises(IndexCorrupt, match="1 chunks have no vector"):
+        shards.products(np.array([0, 3]), query)
 
 
 def test_damaged_or_foreign_faiss_file_is_refused(tmp_path: Path) -> None:
