@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +26,12 @@ CONTEXT_SHARE = 1 / 3
 # Selected vectors that are compared one by one, from the shards. At 200,000 passages of 384 dimensions this is quicker
 # than FAISS with a selector up to 3 % of them; for approximate indexes it is also what keeps the recall.
 MAX_COMPARED = 16_384
+# Chunks from which both legs are asked at once, in two threads: of a million a search then takes 0.9 of the time, of
+# 100,000 as long as before.
+MIN_BESIDE = 500_000
 CANDIDATES = 100  # chunks taken from each leg, at least; twice as many as are wanted, as feedback reorders them
+
+_threads = ThreadPoolExecutor(thread_name_prefix="words")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,7 @@ def _legs(state: IndexState, query: Query, n: int, selection: Selection | None) 
     """What each leg finds first, n vectors or chunks, by chunk id; each with the scores of all legs that were asked."""
     places: set[tuple[int, int, int]] = set()
     bm25: dict[int, float] = {}
+    words = _words_beside(state, query, n, selection)
     if query.vector is not None:
         near = _nearest(state, query.vector, n, selection)
         found = state.store.chunks_of_vectors(near[near >= 0].tolist())
@@ -98,10 +106,7 @@ def _legs(state: IndexState, query: Query, n: int, selection: Selection | None) 
             found = [place for place, allowed in zip(found, is_allowed.tolist(), strict=True) if allowed]
         places.update(found)
     if query.mode != "dense":
-        if selection is None:
-            bm25 = dict(state.lexical.search(query.text, n))
-        else:
-            bm25 = dict(state.lexical.search_among(query.text, n, selection.chunks))
+        bm25 = dict(words())
         near_chunks = {chunk_id for chunk_id, _, _ in places}
         places.update(state.store.places_of_chunks(bm25.keys() - near_chunks))
         state.store.check_none_missing(bm25, {chunk_id for chunk_id, _, _ in places})
@@ -114,6 +119,19 @@ def _legs(state: IndexState, query: Query, n: int, selection: Selection | None) 
     )
     lexical = np.array([bm25.get(chunk_id, np.nan) for chunk_id, _, _ in ordered], dtype=np.float64)
     return Candidates.of(ordered, vectors, dense, lexical)
+
+
+def _words_beside(
+    state: IndexState, query: Query, n: int, selection: Selection | None
+) -> Callable[[], list[tuple[int, float]]]:
+    """What gives the n best chunks by BM25; looked for in another thread meanwhile, where both legs take long."""
+
+    def find() -> list[tuple[int, float]]:
+        if selection is None:
+            return state.lexical.search(query.text, n)
+        return state.lexical.search_among(query.text, n, selection.chunks)
+
+    return _threads.submit(find).result if query.mode == "hybrid" and state.n_chunks >= MIN_BESIDE else find
 
 
 def _nearest(state: IndexState, vector: FloatArray, n: int, selection: Selection | None) -> IntArray:

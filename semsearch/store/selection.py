@@ -173,7 +173,7 @@ class Selector:
             return self._with_field(where.field)
         operator = NEGATED.get(where.operator, where.operator)
         found = [self._comparing(where.field, operator, value, where.at) for value in where.values]
-        matching = found[0] if len(found) == 1 else np.unique(np.concatenate(found))
+        matching = found[0] if len(found) == 1 else _distinct(np.concatenate(found))
         if where.operator not in NEGATED:
             return matching
         return np.setdiff1d(self._with_field(where.field), matching, assume_unique=True)
@@ -229,7 +229,7 @@ class Selector:
         parameters = [parameter for _, _, given in conditions for parameter in given]
         found = [self._rows(sql, [stored_name(field), kind, *parameters]) for kind in conditions[0][0]]
         held = [rows for rows in found if len(rows)]
-        return np.unique(np.concatenate(held)) if len(held) > 1 else held[0] if held else found[0]
+        return _distinct(np.concatenate(held)) if len(held) > 1 else held[0] if held else found[0]
 
     def _fitting(self, field: str, pattern: str, at: str) -> IntArray:
         """Documents of which a text fits a pattern. SQLite leaves out values that lack its longest literal piece."""
@@ -242,16 +242,16 @@ class Selector:
             f"WHERE field = ? AND kind = {TEXT} AND instr(value, ?) GROUP BY value"
         )
         rows = self._store.query(sql, [stored_name(field), literal_part(pattern)])
-        return np.unique(_ids([ids for value, ids in rows if fits(value)]))
+        return _distinct(_ids([ids for value, ids in rows if fits(value)]))
 
     def _rows(self, condition: str, parameters: Sequence[Any]) -> IntArray:
         # One text of all ids is read three to ten times as fast as a row each.
         sql = f"SELECT group_concat(document_id) FROM field_values WHERE {condition}"
-        return np.unique(_ids([self._store.query(sql, parameters)[0][0]]))
+        return _distinct(_ids([self._store.query(sql, parameters)[0][0]]))
 
     def _modified(self, condition: str, parameters: Sequence[int]) -> IntArray:
         sql = f"SELECT group_concat(d.id) FROM files f JOIN documents d ON d.path = f.path WHERE {condition}"
-        return np.unique(_ids([self._store.query(sql, parameters)[0][0]]))
+        return _distinct(_ids([self._store.query(sql, parameters)[0][0]]))
 
     def _check_field(self, field: str, at: str) -> None:
         name = stored_name(field)
@@ -279,15 +279,16 @@ class Selector:
 
     def _passages_of(self, documents: IntArray) -> Selection:
         if self._places is None and len(documents) <= FEW_DOCUMENTS:
-            sql = (
-                "SELECT c.document_id, c.id, c.vector_id FROM chunks c JOIN documents d ON d.id = c.document_id "
-                "WHERE d.visible = 1 AND d.id IN (SELECT value FROM json_each(?))"
+            sql = (  # as in `Store`
+                "SELECT document_id, id, vector_id FROM chunks WHERE document_id IN (SELECT value FROM json_each(?)) "
+                "AND NOT EXISTS (SELECT 1 FROM documents d INDEXED BY documents_hidden "
+                "WHERE d.id = document_id AND d.visible = 0)"
             )
             rows = self._store.query(sql, [f"[{','.join(map(str, documents.tolist()))}]"])
             found, chunks, vectors = np.array(rows, dtype=np.int64).reshape(-1, 3).T
         else:
             found, chunks, vectors = self._all_places().of(documents)
-        return Selection(np.unique(found), np.sort(chunks), np.unique(vectors))
+        return Selection(_distinct(found), np.sort(chunks), _distinct(vectors))
 
     def _all_places(self) -> _Places:
         if self._places is None:
@@ -311,19 +312,24 @@ class _Places:
 
     def count(self, documents: IntArray) -> IntArray:
         """int64 (n,) passages that each of these documents has; 0 for one that is not visible."""
-        if not len(self.documents):
-            return np.zeros(len(documents), dtype=np.int64)
-        at = np.minimum(np.searchsorted(self.documents, documents), len(self.documents) - 1)
-        return np.where(self.documents[at] == documents, self._n[at], 0)
+        at, is_visible = self._find(documents)
+        return np.where(is_visible, self._n[at], 0) if len(self.documents) else np.zeros(len(documents), dtype=np.int64)
 
     def of(self, documents: IntArray) -> tuple[IntArray, IntArray, IntArray]:
         """(documents, chunks, vectors), int64 (n,) each, of the passages of these documents."""
-        documents = documents[self.count(documents) > 0]
-        at = np.searchsorted(self.documents, documents)
+        at, is_visible = self._find(documents)
+        at = at[is_visible]
         n = self._n[at]
         ends = np.cumsum(n)
         rows = np.arange(int(n.sum())) + np.repeat(self._first[at] - (ends - n), n)
         return self._document_of[rows], self._chunks[rows], self._vectors[rows]
+
+    def _find(self, documents: IntArray) -> tuple[IntArray, np.typing.NDArray[np.bool_]]:
+        """Where each of these documents would be among those that are visible, and whether it is."""
+        if not len(self.documents):
+            return np.zeros(len(documents), dtype=np.int64), np.zeros(len(documents), dtype=np.bool_)
+        at = np.minimum(np.searchsorted(self.documents, documents), len(self.documents) - 1)
+        return at, self.documents[at] == documents
 
 
 _Condition = tuple[tuple[int, ...], str, list[Any]]  # kinds, an SQL condition on `value`, its parameters
@@ -362,6 +368,12 @@ def _within(column: str, operator: str, value: Date, scale: int) -> tuple[str, l
         return f"{column} >= ? AND {column} < ?", [start, end]
     sign, bound = {"<": ("<", start), "<=": ("<", end), ">": (">=", end), ">=": (">=", start)}[operator]
     return f"{column} {sign} ?", [bound]
+
+
+def _distinct(ids: IntArray) -> IntArray:
+    """Each of these once, ascending, as `np.unique` gives them in ten times the time."""
+    ordered = np.sort(ids)
+    return ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))] if len(ordered) else ordered
 
 
 def _ids(texts: Sequence[str | None]) -> IntArray:

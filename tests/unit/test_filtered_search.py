@@ -81,7 +81,7 @@ def by_brute_force(state: IndexState, query: Query, chosen: Selection, n: int) -
     return list(zip(fused.ids.tolist(), fused.relevance.tolist(), strict=True))
 
 
-@pytest.mark.parametrize("how", ["few are looked up", "many are scanned"])
+@pytest.mark.parametrize("how", ["few are looked up", "many are scanned", "both legs at once"])
 @pytest.mark.parametrize("n_allowed", SELECTED)
 @pytest.mark.parametrize("mode", ["dense", "hybrid"])
 def test_filtered_top_k_is_that_of_what_matches(
@@ -94,6 +94,8 @@ def test_filtered_top_k_is_that_of_what_matches(
         if how == "many are scanned":
             patch.setattr(gathering, "MAX_COMPARED", 0)
             patch.setattr(lexical, "LOOK_UP_COST", 10**9)
+        if how == "both legs at once":
+            patch.setattr(gathering, "MIN_BESIDE", 0)
         with large._index.state() as state:
             chosen = state.selector.select(parse(f"draw < {n_allowed}"))
             assert len(chosen.documents) == n_allowed
