@@ -2,7 +2,9 @@
 
 Reads training pairs and collections under SEMSEARCH_SHARED. What it fits stands in `semsearch/ranking/calibration.py`,
 where it has to be copied to. Beside the expected calibration error stand the shares of nonsense, off-topic and
-answerable queries whose best hit is less probable than the limit below which nothing is shown.
+answerable queries whose best hit is less probable than the limit below which nothing is shown, of the collections that
+are checked and, as `left out`, the error and the mean log loss on sets that were fitted on, each of them left out in
+turn: by these features were chosen, and by the queries that were fitted on the limit.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ N_QUERIES = 60  # of each, at most
 N_NONSENSE = 16
 N_PASSAGES = 3_000  # of a set of pairs
 K = 10
+N_NEAR = 100  # of whose cosines the last is a feature
 BINS = 10
+HIDDEN_SHARE = 0.02
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = [
     "purple", "lantern", "gravel", "sonata", "kettle", "umbrella", "tractor", "velvet", "comet", "sandwich", "harbor",
@@ -51,6 +55,10 @@ OFF_TOPIC = (
     "horoscope for leo this week", "how to repair a leaking faucet", "tokyo subway map",
     "guitar chords for beginners", "movie with a talking donkey",
 )  # fmt: skip
+
+
+FEATURES = ("dense", "coverage", "log_rank", "hundredth", "rerank")
+OF_FIRST_HIT = ("dense", "coverage", "rerank")  # by which it is told whether there is an answer
 
 
 @dataclass(frozen=True)
@@ -99,11 +107,11 @@ def collection(data: Path, name: str, split: str) -> tuple[Path, Mapping[str, st
     return collection_path(found, embedder), found.queries, found.qrels
 
 
-def features(hit: Hit, coverage: float, *, rerank: bool) -> list[float]:
-    """In the order of `Calibration`: cosine, coverage, logarithm of the rank, late interaction."""
+def features(hit: Hit, coverage: float, hundredth: float, *, rerank: bool) -> list[float]:
+    """In the order of FEATURES, without late interaction where there is none."""
     assert hit.scores.dense is not None
     read = [] if not rerank else [hit.scores.rerank if hit.scores.rerank is not None else math.nan]
-    return [hit.scores.dense, coverage, math.log(hit.rank), *read]
+    return [hit.scores.dense, coverage, math.log(hit.rank), max(hundredth, 0.0), *read]
 
 
 def ask(data: Path, name: str, *, rerank: bool) -> list[Asked]:
@@ -131,7 +139,9 @@ def ask(data: Path, name: str, *, rerank: bool) -> list[Asked]:
                 continue
             with searcher._index.state() as state:
                 coverage = state.lexical.coverage(text, [hit.chunk.id for hit in hits])
-            rows = [features(hit, share, rerank=rerank) for hit, share in zip(hits, coverage, strict=True)]
+            near = searcher.search(text, k=N_NEAR, mode="dense", per_document=0, fold=False, rerank=False)
+            last = near[-1].scores.dense or 0.0
+            rows = [features(hit, share, last, rerank=rerank) for hit, share in zip(hits, coverage, strict=True)]
             found.append(Asked(kind, rows, [grades.get(hit.document.id, 0) > 0 for hit in hits]))
     print(name, len(found), file=sys.stderr, flush=True)
     kept.parent.mkdir(exist_ok=True)
@@ -148,23 +158,75 @@ def calibration_error(probabilities: np.ndarray, relevant: np.ndarray) -> float:
     return float(sum(gaps))
 
 
-def fit(sets: Mapping[str, list[Asked]]) -> tuple[list[float], float, float]:
-    """Weights, intercept and the mean of late interaction; every query of a set counts the same."""
+@dataclass(frozen=True)
+class Fitted:
+    """Weights of both regressions by feature, with their intercepts, and the mean of late interaction."""
+
+    answered: dict[str, float]
+    relevant: dict[str, float]
+    unread: float
+
+    def probabilities(self, asked: Asked) -> list[float]:
+        x = np.array(asked.features)
+        x = np.where(np.isnan(x), self.unread, x)
+        names = FEATURES[: x.shape[1]]
+
+        def of(weights: dict[str, float], rows: np.ndarray) -> np.ndarray:
+            return weights["intercept"] + rows @ np.array([weights.get(name, 0.0) for name in names])
+
+        odds = (of(self.answered, x[:1]), of(self.relevant, x))
+        of_answer, of_hit = (1 / (1 + np.exp(-each)) for each in odds)
+        return list((of_answer * of_hit).tolist())
+
+
+def regression(x: np.ndarray, y: np.ndarray, weights: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
+    """Logistic regression on standardised features, with the penalty that is scikit-learn's default."""
     from sklearn.linear_model import LogisticRegression
 
-    rows, relevant, weights = [], [], []
-    for name, asked in sets.items():
-        for one in asked:
-            if name in COMPLETE or one.kind != "answerable":
-                rows += one.features
-                relevant += one.relevant
-                weights += [1 / len(asked) / len(one.features)] * len(one.features)
-    x = np.array(rows)
-    unread = float(np.nanmean(x[:, -1]))
-    x = np.where(np.isnan(x), unread, x)
-    model = LogisticRegression(C=1e4, max_iter=1_000)
-    model.fit(x, np.array(relevant), sample_weight=np.array(weights) * len(weights) / sum(weights))
-    return [float(w) for w in model.coef_[0]], float(model.intercept_[0]), unread
+    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    model = LogisticRegression(max_iter=1_000)
+    model.fit((x - mean) / deviation, y, sample_weight=weights * len(weights) / weights.sum())
+    slopes = model.coef_[0] / deviation
+    intercept = float(model.intercept_[0] - slopes @ mean)
+    return {"intercept": intercept, **{name: float(w) for name, w in zip(names, slopes, strict=True)}}
+
+
+def fit(sets: Mapping[str, list[Asked]]) -> Fitted:
+    """Whether there is an answer, from the first hits of all queries; whether a hit is one, from those judged in full.
+
+    Every query of a set counts the same.
+    """
+    judged = [one for name in COMPLETE if name in sets for one in sets[name] if one.kind == "answerable"]
+    rows = np.array([row for one in judged for row in one.features])
+    unread = float(np.nanmean(rows[:, -1]))
+    rows = np.where(np.isnan(rows), unread, rows)
+    weights = np.array([1 / len(one.features) for one in judged for _ in one.features])
+    names = FEATURES[: rows.shape[1]]
+    asked = [one for all_of_set in sets.values() for one in all_of_set]
+    first = np.array([one.features[0] for one in asked])
+    first = np.where(np.isnan(first), unread, first)[:, [name in OF_FIRST_HIT for name in names]]
+    of_first = tuple(name for name in names if name in OF_FIRST_HIT)
+    return Fitted(
+        regression(first, np.array([one.kind == "answerable" for one in asked]), np.ones(len(asked)), of_first),
+        regression(rows, np.array([answer for one in judged for answer in one.relevant]), weights, names),
+        unread,
+    )
+
+
+def left_out(sets: Mapping[str, list[Asked]]) -> dict[str, float]:
+    """Error and mean log loss on the judged sets, each fitted without any that shares its documents."""
+    probabilities: list[float] = []
+    relevant: list[bool] = []
+    for collection in dict.fromkeys(name.partition(":")[0] for name in COMPLETE):
+        without = {name: asked for name, asked in sets.items() if name.partition(":")[0] != collection}
+        fitted = fit(without)
+        for name in COMPLETE:
+            for one in sets[name] if name not in without else ():
+                if one.kind == "answerable":
+                    probabilities += fitted.probabilities(one)
+                    relevant += one.relevant
+    p, y = np.array(probabilities), np.array(relevant)
+    return {"error": calibration_error(p, y), "log loss": float(-np.log(np.where(y, p, 1 - p)).mean())}
 
 
 def main() -> None:
@@ -174,35 +236,34 @@ def main() -> None:
         return
     rows: list[dict[str, object]] = []
     for rerank in (True, False):
-        coefficients, intercept, unread = fit(
-            {name: ask(data, name, rerank=rerank) for name in (*COMPLETE, *ONE_ANSWER)}
-        )
-        probabilities: dict[str, list[float]] = {"answerable": [], "nonsense": [], "off topic": []}
-        best: dict[str, list[float]] = {kind: [] for kind in probabilities}
+        sets = {name: ask(data, name, rerank=rerank) for name in (*COMPLETE, *ONE_ANSWER)}
+        fitted = fit(sets)
+        probabilities: list[float] = []
         relevant: list[bool] = []
+        best: dict[str, list[float]] = {"answerable": [], "nonsense": [], "off topic": []}
         for name in CHECKED:
             for one in ask(data, name, rerank=rerank):
-                x = np.array(one.features)
-                odds = intercept + np.where(np.isnan(x), unread, x) @ np.array(coefficients)
-                p = (1 / (1 + np.exp(-odds))).tolist()
-                probabilities[one.kind] += p
-                best[one.kind].append(p[0])
+                p = fitted.probabilities(one)
+                best[one.kind].append(max(p))
                 if one.kind == "answerable":
+                    probabilities += p
                     relevant += one.relevant
+        known = [one for asked in sets.values() for one in asked if one.kind == "answerable"]
+        limit = np.quantile([max(fitted.probabilities(one)) for one in known], HIDDEN_SHARE)
         below = {kind: float(np.mean(np.array(values) < NOTHING_RELEVANT)) for kind, values in best.items()}
         rows.append(
             {
                 "ranking": "reranked" if rerank else "not reranked",
-                "calibration error": calibration_error(np.array(probabilities["answerable"]), np.array(relevant)),
+                "calibration error": calibration_error(np.array(probabilities), np.array(relevant)),
                 "nonsense not shown": below["nonsense"],
                 "off topic not shown": below["off topic"],
                 "answerable not shown": below["answerable"],
+                "left out": left_out(sets),
+                "limit that hides 2 % of the answerable that were fitted on": float(limit),
                 "fitted": {
-                    "intercept": round(intercept, 4),
-                    "dense": round(coefficients[0], 4),
-                    "coverage": round(coefficients[1], 4),
-                    "log_rank": round(coefficients[2], 4),
-                    **({"rerank": round(coefficients[3], 4), "unread": round(unread, 4)} if rerank else {}),
+                    "answered": {name: round(w, 4) for name, w in fitted.answered.items()},
+                    "relevant": {name: round(w, 4) for name, w in fitted.relevant.items()},
+                    **({"unread": round(fitted.unread, 4)} if rerank else {}),
                 },
                 "best": {kind: [round(v, 4) for v in values] for kind, values in best.items()},
             }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from semsearch.ranking.candidates import Candidates
@@ -28,13 +28,14 @@ class Found:
     elsewhere: Mapping[int, Duplicate]
     lexical: LexicalIndex
 
-    def hits(self, probability: Callable[[int, Scores], float | None] | None = None) -> list[Hit]:
-        """One hit a candidate, with what `probability` makes of its row and scores."""
+    def hits(self, probabilities: Callable[[Sequence[Scores]], Sequence[float | None]] | None = None) -> list[Hit]:
+        """One hit a candidate, with what `probabilities` makes of all their scores."""
+        scores = [self.candidates.scores(row) for row in range(len(self.candidates))]
+        relevant = probabilities(scores) if probabilities is not None else [None] * len(scores)
         hits = []
         for row, chunk_id in enumerate(self.candidates.ids.tolist()):
             chunk, document = self.passages[chunk_id]
-            relevance, scores = float(self.candidates.relevance[row]), self.candidates.scores(row)
-            relevant = probability(row, scores) if probability is not None else None
+            relevance = float(self.candidates.relevance[row])
             duplicates = tuple(self.elsewhere[i] for i in self.candidates.duplicates[row])
-            hits.append(Hit(row + 1, relevance, relevant, chunk, document, scores, duplicates))
+            hits.append(Hit(row + 1, relevance, relevant[row], chunk, document, scores[row], duplicates))
         return hits

@@ -240,7 +240,7 @@ class Searcher:
             candidates = rescore(reranker, query, found.candidates, texts, asked.budget_ms / 1e3, plan.rerank_share)
             found = replace(found, candidates=diversify(candidates, k, mmr) if mmr is not None else candidates)
         found = replace(found, candidates=found.candidates.take_first(k))
-        hits = found.hits(self._probability(text, found, reranker) if mode != "lexical" else None)
+        hits = found.hits(self._probabilities(text, found, reranker) if mode != "lexical" else None)
         if asked.context:
             hits = [replace(hit, chunk=widen(hit.chunk, hit.document, asked.context)) for hit in hits]
         return [hit for hit in hits if hit.probability is None or hit.probability >= asked.min_probability]
@@ -466,15 +466,15 @@ class Searcher:
             f"the index {self.path.name} has no passage {chunk_id}; search again for its present ones"
         )
 
-    def _probability(
+    def _probabilities(
         self, text: str, found: Found, reranker: Reranker | None
-    ) -> Callable[[int, Scores], float | None] | None:
-        """P(relevant) of a candidate by its row and scores; None where the model is not calibrated."""
+    ) -> Callable[[Sequence[Scores]], Sequence[float | None]] | None:
+        """P(relevant) of the candidates by their scores; None where the model is not calibrated."""
         calibration = self._calibration(reranker)
         if calibration is None:
             return None
         coverage = found.lexical.coverage(text, found.candidates.ids.tolist())
-        return lambda row, scores: calibration.probability(row + 1, coverage[row], scores)
+        return lambda hits: calibration.probabilities(hits, coverage, found.candidates.hundredth)
 
     def _model(self) -> Embedder:
         if self._embedder is None:  # the store's lock is never taken under the model's

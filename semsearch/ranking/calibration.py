@@ -3,57 +3,95 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from semsearch.types import Scores
 
-__all__ = ["CALIBRATIONS", "NOTHING_RELEVANT", "Calibration"]
+__all__ = ["CALIBRATIONS", "NOTHING_RELEVANT", "Calibration", "Odds"]
 
-# A best hit less probable than this says that the index holds no answer: so are, over the sets that probabilities were
-# fitted on, all nonsense queries, 93 to 95 % of those off topic, and 2 % of those with an answer.
-NOTHING_RELEVANT = 0.08
+# A best hit less probable than this says that the index holds no answer. Chosen on the sets that probabilities were
+# fitted on: it is just below what would hide 2 % of their queries with an answer, reranked or not.
+NOTHING_RELEVANT = 0.11
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """Logistic regression on what a hit's scores tell: log odds = intercept + sum of weight times feature.
+class Odds:
+    """Logistic regression: log odds = intercept + sum of weight times feature.
 
     Attributes:
         intercept: log odds where all features are 0.
         dense: weight of the cosine of query and passage.
         coverage: weight of the share, by inverse document frequency, of the query's terms that the passage holds.
+        rerank: weight of the mean cosine of late interaction.
         log_rank: weight of the logarithm of the rank, from 1.
-        rerank: weight of the mean cosine of late interaction; None where hits are not reranked.
-        unread: the mean cosine that is taken for a hit which the reranker had no time for.
-
-    Source: Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
+        hundredth: weight of the hundredth cosine of the index: where many passages are as near, each tells less.
     """
 
     intercept: float
     dense: float
     coverage: float
-    log_rank: float
-    rerank: float | None = None
+    rerank: float = 0.0
+    log_rank: float = 0.0
+    hundredth: float = 0.0
+
+    def probability(self, dense: float, coverage: float, rerank: float, rank: int, hundredth: float) -> float:
+        """In (0, 1)."""
+        odds = self.intercept + self.dense * dense + self.coverage * coverage + self.rerank * rerank
+        odds += self.log_rank * math.log(rank) + self.hundredth * max(hundredth, 0.0)  # few passages are not fewer
+        return 1.0 / (1.0 + math.exp(-min(max(odds, -700.0), 700.0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """P(relevant) = P(the index has an answer), by its first hit, times P(relevant | it has one).
+
+    Attributes:
+        answered: the first, fitted on whether a query was about what its index holds.
+        relevant: the second, fitted on judged hits.
+        unread: the mean cosine of late interaction that is taken for a hit which the reranker had no time for.
+
+    Source: Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
+    """
+
+    answered: Odds
+    relevant: Odds
     unread: float = 0.0
 
-    def probability(self, rank: int, coverage: float, scores: Scores) -> float | None:
-        """P(relevant), in (0, 1), of the hit at a rank, from 1; None where there is no cosine."""
-        if scores.dense is None:
-            return None
-        odds = self.intercept + self.dense * scores.dense + self.coverage * coverage + self.log_rank * math.log(rank)
-        if self.rerank is not None:
-            odds += self.rerank * (self.unread if scores.rerank is None else scores.rerank)
-        return 1.0 / (1.0 + math.exp(-min(max(odds, -700.0), 700.0)))
+    def probabilities(
+        self, hits: Sequence[Scores], coverage: Sequence[float], hundredth: float
+    ) -> list[float] | list[None]:
+        """P(relevant), in (0, 1), of the first hits of a query; None where they have no cosines.
+
+        Args:
+            hits: scores, best first.
+            coverage: of each.
+            hundredth: cosine of the hundredth passage by meaning, or of the last where there are fewer.
+        """
+        if any(scores.dense is None for scores in hits):
+            return [None] * len(hits)
+        features = [
+            (float(scores.dense or 0.0), share, self.unread if scores.rerank is None else scores.rerank, rank)
+            for rank, (scores, share) in enumerate(zip(hits, coverage, strict=True), 1)
+        ]
+        of_answer = self.answered.probability(*features[0], hundredth) if features else 0.0
+        return [of_answer * self.relevant.probability(*of_hit, hundredth) for of_hit in features]
 
 
 # By SHA-256 of the bi-encoder's weights; then with late interaction and without. Fitted by benchmarks/calibration.py.
 CALIBRATIONS: Mapping[str, tuple[Calibration, Calibration]] = {
     # all-MiniLM-L6-v2
     "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db": (
-        Calibration(intercept=-7.1909, dense=4.3861, coverage=1.4876, log_rank=-0.1273, rerank=5.1902, unread=0.4053),
-        Calibration(intercept=-6.1118, dense=6.491, coverage=3.4801, log_rank=-0.1031),
+        Calibration(
+            Odds(intercept=-10.8968, dense=11.4285, coverage=2.6682, rerank=11.6739),
+            Odds(intercept=-3.6264, dense=5.7261, coverage=1.2314, rerank=2.4029, log_rank=-0.2819, hundredth=-5.2255),
+            unread=0.5972,
+        ),
+        Calibration(
+            Odds(intercept=-8.1185, dense=16.043, coverage=5.5552),
+            Odds(intercept=-3.4745, dense=7.6887, coverage=2.2609, log_rank=-0.1633, hundredth=-6.3605),
+        ),
     ),
 }

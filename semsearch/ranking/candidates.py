@@ -31,6 +31,7 @@ class Candidates:
         relevance: (n,) the score of the last stage that gave one, which becomes `Hit.score`; larger is better.
         duplicates: chunk ids that say the same as each row and were folded into it, best first.
         parts: by name (n,) what `relevance` is the sum of.
+        hundredth: the hundredth greatest cosine of all that there were at first, or the least; NaN without cosines.
     """
 
     ids: IntArray
@@ -45,6 +46,7 @@ class Candidates:
     relevance: ScoreArray
     duplicates: tuple[tuple[int, ...], ...]
     parts: Mapping[str, ScoreArray] = field(default_factory=dict)
+    hundredth: float = math.nan
 
     @classmethod
     def of(
@@ -52,8 +54,22 @@ class Candidates:
     ) -> Candidates:
         """Unranked candidates, from their (chunk id, document row, vector id), vectors and scores of both legs."""
         ids, documents, vector_ids = np.array(places, dtype=np.int64).reshape(-1, 3).T
-        none = np.full(len(ids), np.nan)
-        return cls(ids, documents, vector_ids, vectors, dense, lexical, none, none, none, none, ((),) * len(ids))
+        none, known = np.full(len(ids), np.nan), np.sort(dense[~np.isnan(dense)])
+        hundredth = float(known[-min(100, len(known))]) if len(known) else math.nan
+        return cls(
+            ids,
+            documents,
+            vector_ids,
+            vectors,
+            dense,
+            lexical,
+            none,
+            none,
+            none,
+            none,
+            ((),) * len(ids),
+            hundredth=hundredth,
+        )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,6 +90,7 @@ class Candidates:
             self.relevance[at],
             tuple(map(self.duplicates.__getitem__, at.tolist())),
             {name: part[at] for name, part in self.parts.items()},
+            self.hundredth,
         )
 
     def take_first(self, n: int) -> Candidates:

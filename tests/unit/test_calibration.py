@@ -6,46 +6,78 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from semsearch import Document, Searcher, build_index
 from semsearch.errors import InvalidInput
-from semsearch.ranking.calibration import CALIBRATIONS, NOTHING_RELEVANT, Calibration
+from semsearch.ranking.calibration import CALIBRATIONS, NOTHING_RELEVANT, Calibration, Odds
+from semsearch.ranking.candidates import Candidates
 from semsearch.store.lexical import LexicalEntry, LexicalIndex, LexicalWriter
 from semsearch.types import Scores
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "calibration.json"
 
 
-def test_probability_is_the_logistic_of_the_weighted_features():
-    calibration = Calibration(intercept=-2.0, dense=3.0, coverage=1.0, log_rank=-0.5, rerank=4.0, unread=0.25)
-    odds = -2.0 + 3.0 * 0.6 + 1.0 * 0.5 - 0.5 * math.log(2) + 4.0 * 0.7
-    found = calibration.probability(2, 0.5, Scores(dense=0.6, rerank=0.7))
-    assert found == pytest.approx(1 / (1 + math.exp(-odds)))
-    unread = calibration.probability(2, 0.5, Scores(dense=0.6))
-    assert unread == pytest.approx(1 / (1 + math.exp(-(odds - 4.0 * (0.7 - 0.25)))))
-    assert calibration.probability(1, 1.0, Scores(lexical=3.0)) is None
+def logistic(odds):
+    return 1 / (1 + math.exp(-odds))
+
+
+def test_probability_is_that_of_an_answer_times_that_of_the_hit():
+    answered = Odds(intercept=-1.0, dense=2.0, coverage=3.0, rerank=0.5)
+    relevant = Odds(intercept=-2.0, dense=3.0, coverage=1.0, rerank=4.0, log_rank=-0.5, hundredth=-2.0)
+    hits = [Scores(dense=0.6, rerank=0.7), Scores(dense=0.4, rerank=0.5), Scores(dense=0.3)]
+    found = Calibration(answered, relevant, unread=0.25).probabilities(hits, [0.5, 1.0, 0.0], 0.2)
+    of_answer = logistic(-1.0 + 2.0 * 0.6 + 3.0 * 0.5 + 0.5 * 0.7)
+    first = -2.0 + 3.0 * 0.6 + 1.0 * 0.5 + 4.0 * 0.7 - 2.0 * 0.2
+    second = -2.0 + 3.0 * 0.4 + 1.0 * 1.0 + 4.0 * 0.5 - 0.5 * math.log(2) - 2.0 * 0.2
+    unread = -2.0 + 3.0 * 0.3 + 4.0 * 0.25 - 0.5 * math.log(3) - 2.0 * 0.2
+    assert found == pytest.approx([of_answer * logistic(odds) for odds in (first, second, unread)])
+
+
+def test_without_cosines_there_is_no_probability():
+    calibration = Calibration(Odds(0.0, 1.0, 1.0), Odds(0.0, 1.0, 1.0))
+    assert calibration.probabilities([Scores(lexical=3.0)], [1.0], math.nan) == [None]
+    assert calibration.probabilities([], [], math.nan) == []
 
 
 def test_extreme_scores_stay_probabilities():
-    calibration = Calibration(intercept=0.0, dense=1e6, coverage=0.0, log_rank=0.0)
-    assert 0.0 <= calibration.probability(1, 0.0, Scores(dense=-1.0)) < 1e-9
-    assert calibration.probability(1, 0.0, Scores(dense=1.0)) == pytest.approx(1.0)
+    sure, steep = Odds(intercept=800.0, dense=0.0, coverage=0.0), Odds(intercept=0.0, dense=1e6, coverage=0.0)
+    (least,) = Calibration(sure, steep).probabilities([Scores(dense=-1.0)], [0.0], 0.0)
+    (most,) = Calibration(sure, steep).probabilities([Scores(dense=1.0)], [0.0], 0.0)
+    assert 0.0 <= least < 1e-9 and most == pytest.approx(1.0)
 
 
-def test_more_of_anything_but_rank_is_more_probable():
+def test_the_hundredth_cosine_is_that_of_all_candidates():
+    places = [(i, i, i) for i in range(150)]
+    dense = np.random.default_rng(3).permutation(np.linspace(0.0, 0.9, 150))
+    dense[7] = np.nan
+    nothing = np.full(150, np.nan)
+    candidates = Candidates.of(places, np.zeros((150, 2), np.float32), dense, nothing)
+    known = np.sort(dense[~np.isnan(dense)])[::-1]
+    assert candidates.take_first(3).ranked_by(np.arange(3.0)).hundredth == known[99]
+    assert Candidates.of(places[:5], np.zeros((5, 2), np.float32), dense[:5], nothing[:5]).hundredth == dense[:5].min()
+    assert math.isnan(Candidates.of(places, np.zeros((150, 2), np.float32), nothing, nothing).hundredth)
+
+
+def test_more_of_anything_is_more_probable_but_for_what_many_have():
     for with_late_interaction, without in CALIBRATIONS.values():
         for calibration in (with_late_interaction, without):
-            assert min(calibration.dense, calibration.coverage) > 0 > calibration.log_rank
-        assert with_late_interaction.rerank > 0 and without.rerank is None
+            assert min(calibration.answered.dense, calibration.answered.coverage) > 0
+            assert min(calibration.relevant.dense, calibration.relevant.coverage) > 0
+            assert max(calibration.relevant.log_rank, calibration.relevant.hundredth) < 0
+        assert min(with_late_interaction.answered.rerank, with_late_interaction.relevant.rerank) > 0
+        assert without.answered.rerank == without.relevant.rerank == 0
 
 
 @pytest.mark.skipif(not RESULTS.exists(), reason="benchmarks/calibration.py was not run")
 def test_what_is_used_is_what_the_benchmark_fitted():
     rows = json.loads(RESULTS.read_text())["rows"]
     for calibration, row in zip(next(iter(CALIBRATIONS.values())), rows, strict=True):
-        for name, value in row["fitted"].items():
-            assert getattr(calibration, name) == pytest.approx(value, abs=1e-3), name
+        for part in ("answered", "relevant"):
+            for name, value in row["fitted"][part].items():
+                assert getattr(getattr(calibration, part), name) == pytest.approx(value, abs=1e-3), name
+        assert calibration.unread == row["fitted"].get("unread", 0.0)
 
 
 def test_coverage_weighs_terms_by_how_rare_they_are(tmp_path):
