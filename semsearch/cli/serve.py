@@ -82,6 +82,9 @@ def serve(
             raise MissingExtra(name, "serve")
     for name in ONE_THREAD_EACH:  # requests run beside each other; threads of each would only wait for one another
         os.environ.setdefault(name, "1")
+    from semsearch.server.memory import bound_memory
+
+    bound_memory()
     from semsearch.server.run import check
     from semsearch.server.run import serve as run
     from semsearch.server.service import Service

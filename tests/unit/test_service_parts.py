@@ -2,7 +2,11 @@
 
 import asyncio
 import logging
+import os
+import platform
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import ExitStack
 
@@ -346,3 +350,36 @@ def test_a_change_that_waits_is_given_up_when_the_service_ends(tmp_path, monkeyp
     assert not writer.is_writing
     with Searcher.open(tmp_path / "index", embedder=ToyEmbedder()) as searcher:
         assert searcher.n_documents == 2
+
+
+HEAPS = """
+import ctypes, os, sys, threading
+from semsearch.server.memory import bound_memory
+if sys.argv[2] == "bounded":
+    assert bound_memory()
+libc, all_there = ctypes.CDLL(None), threading.Barrier(16)
+libc.malloc.restype = ctypes.c_void_p
+def allocate():
+    all_there.wait()
+    for _ in range(100):
+        assert libc.malloc(1000)
+threads = [threading.Thread(target=allocate) for _ in range(16)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
+def test_threads_share_few_heaps(tmp_path):
+    heaps = {}
+    for how in ("bounded", "by default"):
+        command = [sys.executable, "-c", HEAPS, str(tmp_path / how), how]
+        subprocess.run(command, check=True)
+        heaps[how] = (tmp_path / how).read_text().count("<heap nr=")
+    assert heaps["bounded"] <= max(2, os.cpu_count()) < heaps["by default"]
