@@ -84,6 +84,12 @@ DIGITS = {  # decimals of each column; those not named here are left out of READ
     "mended, same hits": 0,
     "documents named to index again": 0,
     "told to index anew": 0,
+    "killed": 0,
+    "answers as before the run": 0,
+    "answers as after it": 0,
+    "other answers": 0,
+    "verified as sound": 0,
+    "taken up, same answers as a run that was not killed": 0,
 }
 
 

@@ -1,15 +1,21 @@
-"""What becomes of an index when files of it are damaged: byte flips, truncations, deletions, one file at a time.
+"""What becomes of an index when a run is killed, and when files of it are damaged.
 
-Indexes the project's own sources and some documents without files. Every file of the index is damaged in turn, in
-several ways each; then it is queried, verified, repaired, and queried again.
+Indexes the project's own sources and some documents without files. Runs of `semsearch index` on changed sources are
+killed at random moments; then the index is queried, verified, brought up to date by another run, and queried again.
+Every file of the index is damaged in turn, by byte flips, truncations and deletions, in several ways each; then it is
+queried, verified, repaired, and queried again.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +30,7 @@ from semsearch.verifying import verify
 PROJECT = Path(__file__).parents[1]
 QUESTIONS = ("how is a text split into passages", "writer lock", "BM25 of a query", "what happens after a crash")
 MODES = ("hybrid", "dense", "lexical")
+N_KILLS = 40  # runs that were killed before they ended
 N_FLIPS = 5  # of each file; of the database, ten times as many
 # Nothing of the index is in them: SQLite makes the first anew, the second is only held open.
 SCRATCH = ("store.db-shm", "writer.lock", ".tantivy-meta.lock", ".tantivy-writer.lock")
@@ -124,17 +131,66 @@ def damages(original: Path, embedder: Embedder, work: Path, n_flips: int) -> lis
     return [{"part": part, **{c: counted[c] for c in OUTCOMES}} for part, counted in counts.items()]
 
 
+def run(index: Path, sources: Path, kill_after_s: float | None = None) -> bool:
+    """Whether a run of `semsearch index` came to its end, rather than being killed with all its processes."""
+    command = [sys.executable, "-m", "semsearch", "index", str(sources), "--index", str(index)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    running = subprocess.Popen(command, start_new_session=True, **quiet)
+    try:
+        if running.wait(kill_after_s) != 0:
+            sys.exit(f"{' '.join(command)} failed with status {running.returncode}")
+        return True
+    except subprocess.TimeoutExpired:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        return False
+
+
+def kills(work: Path, embedder: Embedder) -> dict[str, object]:
+    """Runs that add, change and delete files, killed at random moments and taken up."""
+    sources, before, after = work / "sources", work / "before", work / "after"
+    shutil.copytree(PROJECT / "semsearch", sources, ignore=shutil.ignore_patterns("__pycache__", "page", "server"))
+    run(before, sources)
+    shutil.copytree(PROJECT / "semsearch" / "server", sources / "server")
+    shutil.rmtree(sources / "loaders")
+    for path in sorted((sources / "store").glob("*.py")):
+        path.write_text(f"# A line that is new in {path.name}.\n{path.read_text()}")
+    shutil.copytree(before, after)
+    start = time.monotonic()
+    run(after, sources)
+    longest_s, known = time.monotonic() - start, (ask(before, embedder), ask(after, embedder))
+    rng, counted = random.Random(0), Counter[str]()
+    while counted["killed"] < N_KILLS:
+        copy = work / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(before, copy)
+        if run(copy, sources, rng.uniform(0.0, longest_s)):
+            continue
+        counted["killed"] += 1
+        answers = ask(copy, embedder)
+        counted["answers as before the run"] += answers == known[0]
+        counted["answers as after it"] += answers == known[1]
+        counted["other answers"] += answers not in known
+        counted["verified as sound"] += verify(copy, embedder=embedder).is_sound
+        run(copy, sources)
+        counted["taken up, same answers as a run that was not killed"] += ask(copy, embedder) == known[1]
+        print(dict(counted), file=sys.stderr)
+    return dict(counted)
+
+
 def main() -> None:
     embedder = load_embedder()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
+        killed = kills(work, embedder)
         index = work / "original"
         build_index(PROJECT / "semsearch", index=index, embedder=embedder)
         given = [Document(f"note {i}", f"Note {i} says what page {i * 7} is about.", title="A note") for i in range(20)]
         build_index(given, index=index, embedder=embedder)
         rows = damages(index, embedder, work, N_FLIPS)
-    # Runs that are killed belong into the same table: rows with another "part", and a column "kills".
-    _report.write("durability", rows, questions=len(QUESTIONS) * len(MODES))
+    questions = len(QUESTIONS) * len(MODES)
+    _report.write("durability_kills", [killed], questions=questions)
+    _report.write("durability", rows, questions=questions)
 
 
 if __name__ == "__main__":
