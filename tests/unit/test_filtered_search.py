@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semsearch import Document, Searcher, build_index, gathering
-from semsearch.errors import IndexIncompatible, InvalidInput
+from semsearch.errors import IndexCorrupt, IndexIncompatible, InvalidInput
 from semsearch.filters import And, Comparison, Exists, Filter, Not, Or, parse
 from semsearch.gathering import Query, gather
 from semsearch.opening import IndexState
@@ -558,3 +558,23 @@ def test_an_older_index_can_be_filtered_after_an_update(toy: ToyEmbedder) -> Non
     connection.close()
     with Searcher.open(embedder=toy) as searcher:
         assert found_by(searcher, 'lang = "en"') == "ab"
+
+
+def test_a_damaged_vector_that_a_filter_lets_through_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "CANDIDATES", 1)
+    texts = ["river stone", "river stones", "river", "cloud of the forest"]
+    documents = [Document(f"d{i}", text, metadata={"n": i}) for i, text in enumerate(texts)]
+    index = tmp_path / "index"
+    build_index(documents, index=index, embedder=ToyEmbedder())
+    with Searcher.open(index, embedder=ToyEmbedder()) as searcher, searcher._index.state() as state:
+        (last,) = state.selector.select(parse("n = 3")).vectors
+        row = int(np.searchsorted(state.vectors.ids, last))
+    rows = np.load(index / "vectors" / "000000.npy", mmap_mode="r+")
+    rows[row] = np.nan  # it would rank last, and two are looked for
+    rows.flush()
+    with Searcher.open(index, embedder=ToyEmbedder()) as searcher:
+        assert searcher.search("river stone", k=1, mode="dense", where="n < 2")[0].document.id == "d0"
+        with pytest.raises(IndexCorrupt, match="damaged"):
+            searcher.search("river stone", k=1, mode="dense", where="n != 2")
