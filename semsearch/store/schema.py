@@ -149,9 +149,11 @@ def check_format(connection: sqlite3.Connection) -> int:
     Raises:
         IndexIncompatible: it was written by a newer semsearch, or by another program.
     """
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    # Asked in this order, since a writer that makes the tables just now sets all three at once.
+    has_tables = bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
     owner = int(connection.execute("PRAGMA application_id").fetchone()[0])
-    if owner != APPLICATION_ID and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if has_tables and owner != APPLICATION_ID:
         raise IndexIncompatible(
             "the store.db there is another application's database; name another folder with --index"
         )

@@ -8,7 +8,9 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from semsearch.store.ann import FlatIndex
 from semsearch.store.files import writer_lock
 from semsearch.store.info import inspect_index, list_files
 from semsearch.store.metadata import Store
+from semsearch.store.schema import FORMAT_VERSION, check_format, migrate
 from semsearch.store.sealing import seal
 from semsearch.types import FloatArray
 from tests.toy import ToyEmbedder
@@ -558,6 +561,26 @@ def test_a_folder_that_is_no_index_is_left_alone(docs: Path, toy: ToyEmbedder) -
             action()
     with pytest.raises(InvalidInput, match="cannot be made or read"):
         index(docs, toy, index=docs / "engine.md")
+
+
+@pytest.mark.parametrize("n_asked", [0, 1, 2, 3])
+def test_a_database_that_is_being_made_is_nobody_elses(tmp_path: Path, n_asked: int) -> None:
+    """A reader that opens it just when its writer makes the tables, after so many of the reader's statements."""
+    path = tmp_path / "store.db"
+
+    class Reader(sqlite3.Connection):
+        n_left = n_asked
+
+        def execute(self, *statement: Any) -> sqlite3.Cursor:
+            if self.n_left == 0:
+                with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+                    migrate(writer)
+            self.n_left -= 1
+            return super().execute(*statement)
+
+    with closing(sqlite3.connect(path, factory=Reader)) as reader:
+        assert check_format(reader) in (0, FORMAT_VERSION)
+        assert check_format(reader) == FORMAT_VERSION
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short"])
