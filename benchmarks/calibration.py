@@ -140,7 +140,7 @@ def ask(data: Path, name: str, *, rerank: bool) -> list[Asked]:
             with searcher._index.state() as state:
                 coverage = state.lexical.coverage(text, [hit.chunk.id for hit in hits])
             near = searcher.search(text, k=N_NEAR, mode="dense", per_document=0, fold=False, rerank=False)
-            last = near[-1].scores.dense or 0.0
+            last = (near[-1].scores.dense or 0.0) if len(near) == N_NEAR else 0.0
             rows = [features(hit, share, last, rerank=rerank) for hit, share in zip(hits, coverage, strict=True)]
             found.append(Asked(kind, rows, [grades.get(hit.document.id, 0) > 0 for hit in hits]))
     print(name, len(found), file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -84,16 +85,20 @@ class ChangeHints:
             self._changes = None
             return True
 
-    def _identify(self) -> list[tuple[int, int] | None]:
-        """Device and inode of each root; None for one that is not there."""
-        found: list[tuple[int, int] | None] = []
+    def _identify(self) -> list[tuple[int, ...] | None]:
+        """Device and inode of each root, of a file also when it changed; None for one that is not there.
+
+        A file that takes the place of another may have the number of the one before that.
+        """
+        found: list[tuple[int, ...] | None] = []
         for root in self._roots:
             try:
                 status = Path(root).stat()
             except OSError:
                 found.append(None)
             else:
-                found.append((status.st_dev, status.st_ino))
+                changed = () if stat.S_ISDIR(status.st_mode) else (status.st_ctime_ns,)
+                found.append((status.st_dev, status.st_ino, *changed))
         return found
 
     def _may_matter(self, path: str) -> bool:

@@ -29,9 +29,8 @@ MAX_COMPARED = 16_384
 # Chunks from which both legs are asked at once, in two threads: of a million a search then takes 0.9 of the time, of
 # 100,000 as long as before.
 MIN_BESIDE = 500_000
+N_NEAR = 100  # vectors, of whose cosines the last says how much being near tells
 CANDIDATES = 100  # chunks taken from each leg, at least; twice as many as are wanted, as feedback reorders them
-
-_threads = ThreadPoolExecutor(thread_name_prefix="words")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +96,9 @@ def _legs(state: IndexState, query: Query, n: int, selection: Selection | None) 
     places: set[tuple[int, int, int]] = set()
     bm25: dict[int, float] = {}
     words = _words_beside(state, query, n, selection)
+    hundredth = 0.0
     if query.vector is not None:
-        near = _nearest(state, query.vector, n, selection)
+        near, hundredth = _nearest(state, query.vector, n, selection)
         found = state.store.chunks_of_vectors(near[near >= 0].tolist())
         state.store.check_none_missing(near[near >= 0].tolist(), {vector_id for _, _, vector_id in found})
         if selection is not None and found:  # texts that are also elsewhere share their vectors
@@ -118,7 +118,7 @@ def _legs(state: IndexState, query: Query, n: int, selection: Selection | None) 
         np.full(len(ordered), np.nan) if query.vector is None else each_with(vectors, query.vector).astype(np.float64)
     )
     lexical = np.array([bm25.get(chunk_id, np.nan) for chunk_id, _, _ in ordered], dtype=np.float64)
-    return Candidates.of(ordered, vectors, dense, lexical)
+    return replace(Candidates.of(ordered, vectors, dense, lexical), hundredth=hundredth)
 
 
 def _words_beside(
@@ -131,23 +131,32 @@ def _words_beside(
             return state.lexical.search(query.text, n)
         return state.lexical.search_among(query.text, n, selection.chunks)
 
-    return _threads.submit(find).result if query.mode == "hybrid" and state.n_chunks >= MIN_BESIDE else find
+    if query.mode != "hybrid" or state.n_chunks < MIN_BESIDE:
+        return find
+    beside = ThreadPoolExecutor(1)  # one that is kept would be gone, and waited for, in a process that forks
+    found = beside.submit(find)
+    beside.shutdown(wait=False)
+    return found.result
 
 
-def _nearest(state: IndexState, vector: FloatArray, n: int, selection: Selection | None) -> IntArray:
-    """Ids of the n vectors nearest to one, among those selected; -1 stands for none."""
+def _nearest(state: IndexState, vector: FloatArray, n: int, selection: Selection | None) -> tuple[IntArray, float]:
+    """(ids of the n vectors nearest to one, among those selected; -1 stands for none), and the hundredth cosine of all.
+
+    The second does not depend on the selection, or the same hit would be more or less probable with each filter.
+    """
+    of_all = state.ann.search(vector[np.newaxis], N_NEAR if selection is not None else max(n, N_NEAR))
+    hundredth = float(of_all.scores[0, N_NEAR - 1]) if of_all.ids[0, N_NEAR - 1] >= 0 else 0.0
     if selection is None:
-        found = state.ann.search(vector[np.newaxis], n)
-        return np.asarray(found.ids[0])
+        return of_all.ids[0, :n], hundredth
     allowed = selection.vectors
-    if len(allowed) <= MAX_COMPARED:
-        scores = state.vectors.products(allowed, vector)
-        if n < len(allowed):
-            best = np.flatnonzero(scores >= np.partition(scores, -n)[-n])
-            allowed, scores = allowed[best], scores[best]
-        first: IntArray = allowed[np.lexsort((allowed, -scores))[:n]]
-        return first
-    return np.asarray(state.ann.search(vector[np.newaxis], n, allowed).ids[0])
+    if len(allowed) > MAX_COMPARED:
+        return np.asarray(state.ann.search(vector[np.newaxis], n, allowed).ids[0]), hundredth
+    scores = state.vectors.products(allowed, vector)
+    if n < len(allowed):
+        best = np.flatnonzero(scores >= np.partition(scores, -n)[-n])
+        allowed, scores = allowed[best], scores[best]
+    first: IntArray = allowed[np.lexsort((allowed, -scores))[:n]]
+    return first, hundredth
 
 
 def _fused(candidates: Candidates, query: Query) -> Candidates:

@@ -31,7 +31,8 @@ class Candidates:
         relevance: (n,) the score of the last stage that gave one, which becomes `Hit.score`; larger is better.
         duplicates: chunk ids that say the same as each row and were folded into it, best first.
         parts: by name (n,) what `relevance` is the sum of.
-        hundredth: the hundredth greatest cosine of all that there were at first, or the least; NaN without cosines.
+        hundredth: cosine of the hundredth of all vectors of the index by it, whatever a filter leaves of them; 0 where
+            there are fewer.
     """
 
     ids: IntArray
@@ -46,7 +47,7 @@ class Candidates:
     relevance: ScoreArray
     duplicates: tuple[tuple[int, ...], ...]
     parts: Mapping[str, ScoreArray] = field(default_factory=dict)
-    hundredth: float = math.nan
+    hundredth: float = 0.0
 
     @classmethod
     def of(
@@ -54,22 +55,8 @@ class Candidates:
     ) -> Candidates:
         """Unranked candidates, from their (chunk id, document row, vector id), vectors and scores of both legs."""
         ids, documents, vector_ids = np.array(places, dtype=np.int64).reshape(-1, 3).T
-        none, known = np.full(len(ids), np.nan), np.sort(dense[~np.isnan(dense)])
-        hundredth = float(known[-min(100, len(known))]) if len(known) else math.nan
-        return cls(
-            ids,
-            documents,
-            vector_ids,
-            vectors,
-            dense,
-            lexical,
-            none,
-            none,
-            none,
-            none,
-            ((),) * len(ids),
-            hundredth=hundredth,
-        )
+        none = np.full(len(ids), np.nan)
+        return cls(ids, documents, vector_ids, vectors, dense, lexical, none, none, none, none, ((),) * len(ids))
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -43,6 +43,8 @@ def create_app(service: Service, settings: Settings) -> Guard:
     n_threads = settings.n_threads or THREADS_PER_CORE * n_cores()
     gate = Gate(n_threads=n_threads, max_waiting=settings.max_waiting, timeout_s=settings.timeout_s)
     writes = Gate(n_threads=1, max_waiting=MAX_WRITES_WAITING, timeout_s=settings.timeout_s)
+    if service.writer is not None:
+        service.writer.is_asked = gate.is_used
     metrics = Metrics()
     agents = agents_of(service, gate)
 

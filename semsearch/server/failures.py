@@ -16,6 +16,7 @@ from semsearch.errors import IndexLocked, InvalidInput, PassageNotFound, Semsear
 from semsearch.server.bodies import error_body
 from semsearch.server.gate import Busy, TookTooLong
 from semsearch.server.schemas import ErrorAnswer
+from semsearch.server.writing import Stopped
 
 __all__ = ["RETRY_AFTER_S", "install", "responses"]
 
@@ -69,6 +70,7 @@ def install(app: FastAPI, index: Path) -> None:
         Busy: lambda e: _answer(503, "too many requests wait already", None, {"Retry-After": str(RETRY_AFTER_S)}),
         TookTooLong: lambda e: _answer(504, "the answer took too long; ask for less"),
         IndexLocked: lambda e: _answer(409, "another process is writing to the index; try again later"),
+        Stopped: lambda e: _answer(503, str(e), None, {"Retry-After": str(RETRY_AFTER_S)}),
         SemsearchError: _of_index,
         Exception: _of_fault,
     }

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 __all__ = ["Busy", "Gate", "TookTooLong"]
 
+MOMENT_S = 0.25
 T = TypeVar("T")
 _logger = logging.getLogger("semsearch.server")
 
@@ -31,11 +34,16 @@ class Gate:
         self._n_most = n_threads + max_waiting
         self._timeout_s = timeout_s
         self._n_inside = 0
+        self._left_at = -math.inf  # by the monotonic clock, when the last one was done
 
     @property
     def n_waiting(self) -> int:
         """Requests that wait for a thread."""
         return max(0, self._n_inside - self._n_threads)
+
+    def is_used(self) -> bool:
+        """Whether somebody waits for an answer, or did a moment ago and may ask again. May be asked from any thread."""
+        return self._n_inside > 0 or time.monotonic() - self._left_at < MOMENT_S
 
     def check(self) -> None:
         """Raise Busy where too many wait already."""
@@ -73,6 +81,7 @@ class Gate:
     def _left(self, loop: asyncio.AbstractEventLoop) -> None:
         def leave() -> None:
             self._n_inside -= 1
+            self._left_at = time.monotonic()
 
         if not loop.is_closed():
             loop.call_soon_threadsafe(leave)

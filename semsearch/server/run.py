@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 
@@ -70,9 +71,10 @@ def serve(service: Service, settings: Settings, *, shared: bool, on_start: Calla
             timeout_graceful_shutdown=GRACE_S,
         )
         _log_to_stderr()
-        server = uvicorn.Server(config)
+        server = _Server(config, service)
 
         def end(*_: object) -> None:
+            service.end()
             server.should_exit = True
 
         for name in (signal.SIGINT, signal.SIGTERM):  # uvicorn, which takes them once it runs, raises them again after
@@ -81,6 +83,19 @@ def serve(service: Service, settings: Settings, *, shared: bool, on_start: Calla
         host, port = listener.getsockname()[:2]
         on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
         server.run([listener, *([local] if local else [])])
+
+
+class _Server(uvicorn.Server):
+    """One whose changes stop as soon as it is told to end, rather than when all requests were answered."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """As uvicorn's."""
+        self._service.end()
+        super().handle_exit(sig, frame)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from semsearch.search_options import SearchOptions
 
 __all__ = ["Service"]
-
-ASKED_S = 0.25  # since the last question, and others may follow
 
 
 class Service:
@@ -67,16 +64,12 @@ class Service:
         """
         self._device, self._embedder, self._reranker = device, embedder, reranker
         self._counted = (0, 0)
-        self._asked_at = -math.inf  # by the monotonic clock
         self._encoder: BatchingEmbedder | None = None
         self.path = index_path(index)
         self.searcher = CurrentSearcher(self.path, self._open)
         with self.searcher.use():  # so that what is wrong with it is told at once
             pass
-        self.writer = Writer(self.path, device=device, embedder=embedder, is_asked=self._is_asked) if writable else None
-
-    def _is_asked(self) -> bool:
-        return time.monotonic() - self._asked_at < ASKED_S
+        self.writer = Writer(self.path, device=device, embedder=embedder) if writable else None
 
     def _open(self) -> Searcher:
         """The index, with an encoder of its own whose counts those of the one before are kept for."""
@@ -133,7 +126,7 @@ class Service:
         facets: Sequence[str] = (),
     ) -> dict[str, Any]:
         """The object that `query --json` prints, with `highlight` in each hit where it is asked for."""
-        mode, self._asked_at = options.get("mode", "hybrid"), time.monotonic()
+        mode = options.get("mode", "hybrid")
         with self.searcher.use() as searcher:
             start = time.perf_counter()
             found = searcher.search(text, **options)

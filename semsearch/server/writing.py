@@ -22,33 +22,27 @@ WAIT_S = 5.0  # for another process that is writing
 # would keep a core busy, and of 70 questions a second, which two cores answer, 58 would be answered.
 PAUSE = 3.0
 MAX_PAUSE_S = 1.0
+LOOK_S = 0.05  # between looks at whether others still ask
 
 
 class Stopped(Exception):
-    """The service ends; the next run goes on from there."""
+    """The service ends, and a change was not made; when it is sent again, what was encoded for it is known."""
+
+    def __init__(self) -> None:
+        super().__init__("the service ends; send this change again to the next one")
 
 
 class Writer:
-    """Writes to one index. Its methods are called one after the other."""
+    """Writes to one index. Its methods are called one after the other.
 
-    def __init__(
-        self,
-        index: Path,
-        *,
-        device: str = "auto",
-        embedder: Embedder | None = None,
-        is_asked: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """Write to an index.
+    Attributes:
+        is_asked: whether others wait for answers, so that a change has to wait after the one before.
+        is_writing: whether a change is being made; while it waits, it is not.
+    """
 
-        Args:
-            index: the path of its folder.
-            device: where the model runs.
-            embedder: in place of the model that the index names.
-            is_asked: whether others wait for answers, so that a change has to wait.
-        """
+    def __init__(self, index: Path, *, device: str = "auto", embedder: Embedder | None = None) -> None:
         self._index = index
-        self._is_asked = is_asked
+        self.is_asked: Callable[[], bool] = lambda: False
         self._pause_ends = 0.0  # by the monotonic clock
         self._device = device
         self._given = embedder
@@ -107,14 +101,13 @@ class Writer:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        self.is_writing = True
+        while (left := self._pause_ends - time.monotonic()) > 0 and self.is_asked():
+            if self._is_ending.wait(min(left, LOOK_S)):
+                raise Stopped
+        self.is_writing, started = True, time.monotonic()
         try:
-            while (left := self._pause_ends - time.monotonic()) > 0 and self._is_asked():
-                if self._is_ending.wait(min(left, MAX_PAUSE_S / 20)):
-                    raise Stopped
-            started = time.monotonic()
             yield
+        finally:
             ended = time.monotonic()
             self._pause_ends = ended + min(PAUSE * (ended - started), MAX_PAUSE_S)
-        finally:
             self.is_writing = False

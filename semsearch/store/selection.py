@@ -313,7 +313,9 @@ class _Places:
     def count(self, documents: IntArray) -> IntArray:
         """int64 (n,) passages that each of these documents has; 0 for one that is not visible."""
         at, is_visible = self._find(documents)
-        return np.where(is_visible, self._n[at], 0) if len(self.documents) else np.zeros(len(documents), dtype=np.int64)
+        n = np.zeros(len(documents), dtype=np.int64)
+        n[is_visible] = self._n[at[is_visible]]
+        return n
 
     def of(self, documents: IntArray) -> tuple[IntArray, IntArray, IntArray]:
         """(documents, chunks, vectors), int64 (n,) each, of the passages of these documents."""

@@ -81,6 +81,7 @@ class ShardReader:
         if np.any(np.diff(self.ids) <= 0):
             raise IndexCorrupt(f"the vector ids in {folder} do not ascend. Mend it with: {_mending(folder)}")
         self._first = np.cumsum([0, *(len(i) for i in ids)])
+        self._is_known = np.zeros(len(self.ids), dtype=np.bool_)  # which were compared with their checksums
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -104,12 +105,7 @@ class ShardReader:
                 at = positions[start:end] - first
                 np.take(vectors, at, axis=0, out=rows[start:end], mode="clip")  # other modes copy once more
                 np.take(checksums, at, out=sums[start:end], mode="clip")
-        damaged = checksum_rows(np.asarray(ids)[order], rows) != sums
-        if damaged.any():
-            raise IndexCorrupt(
-                f"{np.count_nonzero(damaged)} vectors in {self._folder} are damaged. Mend it with: "
-                f"{_mending(self._folder)}"
-            )
+        self._compare(np.asarray(ids)[order], rows, sums)
         if np.any(order[1:] < order[:-1]):
             back = np.empty_like(order)
             back[order] = np.arange(len(order))
@@ -119,25 +115,37 @@ class ShardReader:
     def products(self, ids: IntArray, vector: FloatArray) -> FloatArray:
         """float32 (n,) inner products of the rows of int64 (n,) ascending ids and one (dim,) vector.
 
-        Rows are not compared with their checksums, which takes longer than all the rest: those that come out on top,
-        as does one that is no numbers, have to be read by `get`.
+        A row is compared with its checksum when it is multiplied for the first time, which takes twice as long as
+        multiplying it, and not again: what is shown of them has to be read by `get`.
 
         Raises:
-            IndexCorrupt: an id has no vector.
+            IndexCorrupt: an id has no vector, or one that is not what was written.
         """
         positions = self._positions(ids)
         bounds = np.searchsorted(positions, self._first).tolist()
         found = np.empty(len(positions), dtype=np.float32)
-        rows = np.empty((min(len(positions), BLOCK), self.dim), dtype=np.float32)
-        for first, start, end, (_, vectors, _) in zip(
+        buffer = np.empty((min(len(positions), BLOCK), self.dim), dtype=np.float32)
+        for first, start, end, (_, vectors, sums) in zip(
             self._first.tolist(), bounds, bounds[1:], self._shards, strict=False
         ):
             for at in range(start, end, BLOCK):
-                part = positions[at : min(at + BLOCK, end)] - first
-                np.take(vectors, part, axis=0, out=rows[: len(part)], mode="clip")
-                found[at : at + len(part)] = each_with(rows[: len(part)], vector)
-        found[np.isnan(found)] = np.inf
+                part = positions[at : min(at + BLOCK, end)]
+                rows = np.take(vectors, part - first, axis=0, out=buffer[: len(part)], mode="clip")
+                new = ~self._is_known[part]
+                if new.any():
+                    self._compare(self.ids[part[new]], rows[new], sums[part[new] - first])
+                    self._is_known[part] = True
+                found[at : at + len(part)] = each_with(rows, vector)
         return found
+
+    def _compare(self, ids: IntArray, rows: FloatArray, sums: SumArray) -> None:
+        """Raise IndexCorrupt where these rows are not what was written under these ids."""
+        damaged = checksum_rows(ids, rows) != sums
+        if damaged.any():
+            raise IndexCorrupt(
+                f"{np.count_nonzero(damaged)} vectors in {self._folder} are damaged. Mend it with: "
+                f"{_mending(self._folder)}"
+            )
 
     def _positions(self, ids: IntArray) -> IntArray:
         """Of the rows with these ids, among all; IndexCorrupt where one is missing."""

@@ -12,7 +12,6 @@ import pytest
 from semsearch import Document, Searcher, build_index
 from semsearch.errors import InvalidInput
 from semsearch.ranking.calibration import CALIBRATIONS, NOTHING_RELEVANT, Calibration, Odds
-from semsearch.ranking.candidates import Candidates
 from semsearch.store.lexical import LexicalEntry, LexicalIndex, LexicalWriter
 from semsearch.types import Scores
 
@@ -48,16 +47,52 @@ def test_extreme_scores_stay_probabilities():
     assert 0.0 <= least < 1e-9 and most == pytest.approx(1.0)
 
 
-def test_the_hundredth_cosine_is_that_of_all_candidates():
-    places = [(i, i, i) for i in range(150)]
-    dense = np.random.default_rng(3).permutation(np.linspace(0.0, 0.9, 150))
-    dense[7] = np.nan
-    nothing = np.full(150, np.nan)
-    candidates = Candidates.of(places, np.zeros((150, 2), np.float32), dense, nothing)
-    known = np.sort(dense[~np.isnan(dense)])[::-1]
-    assert candidates.take_first(3).ranked_by(np.arange(3.0)).hundredth == known[99]
-    assert Candidates.of(places[:5], np.zeros((5, 2), np.float32), dense[:5], nothing[:5]).hundredth == dense[:5].min()
-    assert math.isnan(Candidates.of(places, np.zeros((150, 2), np.float32), nothing, nothing).hundredth)
+def seas(n):
+    """Documents that each say something else of the sea, and one of a refund."""
+    names = [
+        f"{a}{b}" for a in ("al", "be", "ce", "du", "en", "fo") for b in ("ra", "te", "lo", "mi", "su", "no", "pa")
+    ]
+    texts = [f"The {names[i % 42]} sea meets the {names[i // 42]} coast." for i in range(n - 1)]
+    return [Document(str(i), text, metadata={"n": i}) for i, text in enumerate([*texts, "Refunds take two weeks."])]
+
+
+def searched(index, n):
+    build_index(seas(n), index=index)
+    return Searcher.open(index)
+
+
+def test_probabilities_of_hits_are_those_of_the_calibration(tmp_path):
+    query = "which sea meets the coast"
+    with searched(tmp_path / "index", 150) as searcher:
+        calibration = CALIBRATIONS[searcher.embedder.description["weights_sha256"]][1]
+        hits = searcher.search(query, rerank=False, fold=False)
+        vector = searcher.embedder.embed_queries([query])[0]
+        with searcher._index.state() as state:
+            cosines = np.sort(state.vectors.get(state.vectors.ids) @ vector)
+            coverage = state.lexical.coverage(query, [hit.chunk.id for hit in hits])
+    expected = calibration.probabilities([hit.scores for hit in hits], coverage, float(cosines[-100]))
+    assert [hit.probability for hit in hits] == pytest.approx(expected, abs=1e-3)
+    other = calibration.probabilities([hit.scores for hit in hits], coverage, float(cosines[-100]) - 0.1)
+    assert expected != pytest.approx(other, abs=1e-2)
+
+
+def test_a_filter_changes_no_probability(tmp_path):
+    query = "which sea meets the alsu coast"
+    with searched(tmp_path / "index", 150) as searcher:
+        (best,) = searcher.search(query, k=1)
+        number = best.document.metadata["n"]
+        for where in (f"n = {number}", f"n >= {number}", f"n <= {number + 3}"):
+            (hit,) = searcher.search(query, k=1, where=where)
+            assert hit.chunk.id == best.chunk.id
+            assert hit.probability == pytest.approx(best.probability, abs=0.02)
+
+
+def test_the_one_passage_of_an_index_may_be_an_answer(tmp_path):
+    with searched(tmp_path / "index", 1) as searcher:
+        (hit,) = searcher.search("when do I get my money back?")
+        assert hit.probability > 0.3
+        others = searcher.search("how long does the train take")
+        assert others and all(hit.probability < NOTHING_RELEVANT for hit in others)
 
 
 def test_more_of_anything_is_more_probable_but_for_what_many_have():

@@ -6,6 +6,8 @@ import fnmatch
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -560,8 +562,35 @@ def test_an_older_index_can_be_filtered_after_an_update(toy: ToyEmbedder) -> Non
         assert found_by(searcher, 'lang = "en"') == "ab"
 
 
+def test_a_search_beside_threads_survives_a_fork(tmp_path: Path) -> None:
+    """As servers do that load an application before they fork."""
+    script = """
+import os, signal
+from pathlib import Path
+from semsearch import Document, Searcher, build_index, gathering
+from tests.toy import ToyEmbedder
+
+gathering.MIN_BESIDE = 0
+build_index([Document("a", "river stone")], index=Path("index"), embedder=ToyEmbedder())
+
+def search():
+    with Searcher.open("./index", embedder=ToyEmbedder()) as searcher:
+        return searcher.search("river", rerank=False)[0].document.id
+
+assert search() == "a"
+child = os.fork()
+if not child:
+    signal.alarm(30)
+    os._exit(0 if search() == "a" else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment)
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan])
 def test_a_damaged_vector_that_a_filter_lets_through_is_not_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     monkeypatch.setattr(gathering, "CANDIDATES", 1)
     texts = ["river stone", "river stones", "river", "cloud of the forest"]
@@ -569,12 +598,12 @@ def test_a_damaged_vector_that_a_filter_lets_through_is_not_passed_over(
     index = tmp_path / "index"
     build_index(documents, index=index, embedder=ToyEmbedder())
     with Searcher.open(index, embedder=ToyEmbedder()) as searcher, searcher._index.state() as state:
-        (last,) = state.selector.select(parse("n = 3")).vectors
-        row = int(np.searchsorted(state.vectors.ids, last))
+        (best,) = state.selector.select(parse("n = 0")).vectors
+        row = int(np.searchsorted(state.vectors.ids, best))
     rows = np.load(index / "vectors" / "000000.npy", mmap_mode="r+")
-    rows[row] = np.nan  # it would rank last, and two are looked for
+    rows[row] *= value  # it would rank last, and two are looked for
     rows.flush()
     with Searcher.open(index, embedder=ToyEmbedder()) as searcher:
-        assert searcher.search("river stone", k=1, mode="dense", where="n < 2")[0].document.id == "d0"
+        assert searcher.search("river stone", k=1, mode="dense", where="n in (1, 3)")[0].document.id == "d1"
         with pytest.raises(IndexCorrupt, match="damaged"):
             searcher.search("river stone", k=1, mode="dense", where="n != 2")

@@ -15,6 +15,7 @@ import pytest
 
 from semsearch import Document, Searcher, build_index, running
 from semsearch.errors import InvalidInput
+from semsearch.server import gate as gates
 from semsearch.server import writing
 from semsearch.server.batching import BatchingTokenEmbedder, batching
 from semsearch.server.bodies import json_bytes
@@ -323,33 +324,69 @@ class TestRunning:
         assert running._socket_path(tmp_path / "link", make=True) == running._socket_path(tmp_path / "index")
 
 
-def test_changes_wait_while_others_ask(tmp_path, monkeypatch):
+@pytest.fixture
+def writer(tmp_path):
+    build_index([Document("a", "one")], index=tmp_path / "index", embedder=ToyEmbedder())
+    return Writer(tmp_path / "index", embedder=ToyEmbedder())
+
+
+def test_changes_wait_while_others_ask(writer, monkeypatch):
     monkeypatch.setattr(writing, "PAUSE", 1e9)
     answers, asked = iter([True, True, False]), []
 
     def is_asked():
+        assert not writer.is_writing
         asked.append(next(answers))
         return asked[-1]
 
-    build_index([Document("a", "one")], index=tmp_path / "index", embedder=ToyEmbedder())
-    writer = Writer(tmp_path / "index", embedder=ToyEmbedder(), is_asked=is_asked)
+    writer.is_asked = is_asked
     writer.add([Document("b", "two")])
     assert asked == []
     writer.add([Document("c", "three")])
     assert asked == [True, True, False]
 
 
-def test_a_change_that_waits_is_given_up_when_the_service_ends(tmp_path, monkeypatch):
+def test_a_change_waits_no_longer_than_it_has_to(writer, monkeypatch):
     monkeypatch.setattr(writing, "PAUSE", 1e9)
-    build_index([Document("a", "one")], index=tmp_path / "index", embedder=ToyEmbedder())
-    writer = Writer(tmp_path / "index", embedder=ToyEmbedder(), is_asked=lambda: True)
+    monkeypatch.setattr(writing, "MAX_PAUSE_S", 0.1)
+    writer.is_asked = lambda: True
     writer.add([Document("b", "two")])
+    assert writer.add([Document("c", "three")])["done"]
+
+
+def test_a_change_that_waits_is_given_up_when_the_service_ends(writer, monkeypatch):
+    monkeypatch.setattr(writing, "PAUSE", 1e9)
+    monkeypatch.setattr(writing, "MAX_PAUSE_S", PATIENCE_S)
+    writer.is_asked = lambda: True
+    with pytest.raises(InvalidInput):  # one that fails has its pause, too
+        writer.add([Document("", "no id")])
     writer.end()
-    with pytest.raises(Stopped):
-        writer.add([Document("c", "three")])
+    with pytest.raises(Stopped, match="send this change again"):
+        writer.remove(["a"], [])
     assert not writer.is_writing
-    with Searcher.open(tmp_path / "index", embedder=ToyEmbedder()) as searcher:
-        assert searcher.n_documents == 2
+    with Searcher.open(writer._index, embedder=ToyEmbedder()) as searcher:
+        assert searcher.n_documents == 1
+
+
+def test_a_gate_is_used_while_somebody_waits_and_a_moment_after(monkeypatch):
+    async def look():
+        gate, go = Gate(n_threads=1, max_waiting=4, timeout_s=PATIENCE_S), threading.Event()
+        seen = [gate.is_used()]
+        waiting = [asyncio.create_task(gate.run(lambda: go.wait(PATIENCE_S))) for _ in range(2)]
+        await asyncio.sleep(0)
+        monkeypatch.setattr(gates, "MOMENT_S", 0.0)
+        seen.append(gate.is_used())
+        go.set()
+        await asyncio.gather(*waiting)
+        while gate._n_inside:
+            await asyncio.sleep(0.01)
+        seen.append(gate.is_used())
+        monkeypatch.setattr(gates, "MOMENT_S", PATIENCE_S)
+        seen.append(gate.is_used())
+        gate.close()
+        return seen
+
+    assert asyncio.run(look()) == [False, True, False, True]
 
 
 HEAPS = """

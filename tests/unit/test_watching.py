@@ -147,6 +147,22 @@ def test_a_watched_file_may_be_replaced_again_and_again(start: Callable[..., Wat
         running.until({f"A harbour, {n}."})
 
 
+def test_a_watched_file_that_changed_is_seen_without_a_hint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that took the place of another, and got the number of the one before that."""
+    file, stop = folder / "a.txt", threading.Event()
+    hints = ChangeHints([str(file), str(folder / "deep")])
+    monkeypatch.setattr(hints, "_next", lambda _: time.sleep(0.02))
+    number = file.stat().st_ino
+    file.write_text("A harbour")
+    assert file.stat().st_ino == number
+    hints.wait(stop)  # or for LOOK_S
+    monkeypatch.setattr(hints, "_next", lambda _: stop.set())
+    (folder / "deep" / "er" / "b.txt").write_text("A horn.")  # of folders the system tells
+    monkeypatch.setattr(hints, "_begin", lambda: pytest.fail("nothing took the place of a root"))
+    hints.wait(stop)
+    hints.close()
+
+
 def test_folders_are_moved_out_in_and_about(running: Watching, folder: Path, tmp_path: Path) -> None:
     (folder / "deep").rename(tmp_path / "deep")
     running.until({"A river."})
