@@ -281,6 +281,29 @@ def test_typing_searches_without_enter_and_stale_answers_are_dropped(
     expect(page).to_have_title("knead the dough – semsearch")
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_a_first_look_that_comes_late_takes_nothing_back(
+    service: Service, open_page: Callable[..., Page], *, is_answered: bool
+) -> None:
+    page = open_page(service.url)
+    held: list[Route] = []
+    page.route(re.compile(r"/search\?q=bread.*rerank=false"), lambda route: held.append(route))
+    if not is_answered:
+        page.route(re.compile(r"/search\?q=bread.*highlight"), lambda route: route.fulfill(status=500, json={}))
+    page.get_by_role("searchbox").fill("bread")
+    if is_answered:
+        settle(page)
+    else:
+        expect(page.locator("#count")).to_have_text("No answer")
+    assert len(held) == 1
+    with page.expect_response(re.compile("rerank=false")) as response:
+        held[0].continue_()
+    response.value.finished()
+    page.wait_for_timeout(300)
+    settle(page)
+    assert page.locator(".hit").count() > 0 if is_answered else page.locator(".hit").count() == 0
+
+
 def test_one_request_for_words_typed_at_once(service: Service, open_page: Callable[..., Page]) -> None:
     page = open_page(service.url)
     asked: list[str] = []

@@ -28,6 +28,7 @@ let wanted = STEP;
 let isDraft = false; // whether the newest entry of the history is still being typed
 let isLinked = false; // whether the hit of the address is still to be opened
 let turn = 0;
+let isSettled = false; // whether this turn's whole answer, or what is wrong, is there: a first look then comes too late
 let running = new AbortController();
 let explaining = null;
 let timers = [];
@@ -77,6 +78,7 @@ const later = (ms, work) => timers.push(setTimeout(work, ms));
 /** Stop what runs and what waits to be run. */
 function stop() {
   turn += 1;
+  isSettled = false;
   running.abort();
   running = new AbortController();
   explaining = null;
@@ -117,7 +119,7 @@ function refresh({ isTyping = false, isSame = false } = {}) {
 async function glance(mine, params) {
   try {
     const answer = await ask("search", [...params, ["rerank", "false"]], running.signal);
-    if (mine !== turn || !answer.hits.length || outage.isOn()) return;
+    if (mine !== turn || isSettled || !answer.hits.length || outage.isOn()) return;
     byId("state").replaceChildren();
     list.show(answer.hits, { isRough: true });
     list.mark(state.hit);
@@ -135,13 +137,15 @@ async function full(mine, path, params, tries) {
       isLike ? ask(`documents/${state.like}`, [], running.signal) : null,
     ]);
     if (mine !== turn) return;
+    isSettled = true;
     outage.end();
     if (source) byId("like").replaceChildren(likeHead(source, leaveLike));
     answered(answer);
   } catch (error) {
     if (mine !== turn) return;
-    if (error.kind === "busy" && tries > 0) later(error.waitMs, () => full(mine, path, params, tries - 1));
-    else stumble(error);
+    isSettled = error.kind !== "busy" || tries === 0;
+    if (isSettled) stumble(error);
+    else later(error.waitMs, () => full(mine, path, params, tries - 1));
   } finally {
     clearTimeout(busy);
     if (mine === turn) document.body.classList.remove("is-searching");
