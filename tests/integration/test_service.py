@@ -20,8 +20,11 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
 from semsearch import Document, build_index
+from semsearch.server import gate
 from semsearch.server.run import _listen
-from tests.serving import LOOPBACK, allow_loopback
+from semsearch.server.service import Service
+from semsearch.server.settings import Settings
+from tests.serving import LOOPBACK, allow_loopback, served
 from tests.toy import ToyEmbedder
 
 PROJECT = Path(__file__).parents[2]
@@ -380,6 +383,17 @@ class TestTheIndexMoves:
             status, body, _ = running.ask("/index/documents", "DELETE", {"ids": ["w0", "never"]})
             assert (status, json.loads(body)["removed"], json.loads(body)["missing"]) == (200, 1, ["never"])
             assert running.ask("/search?q=whale&where=n%20=%200")[1].count(b"whale") == 1  # the query itself
+
+
+def test_changes_wait_for_the_searches_of_their_service(index, monkeypatch):
+    monkeypatch.setattr(gate, "MOMENT_S", PATIENCE_S)
+    service = Service(index, embedder=ToyEmbedder(), writable=True)
+    with served(service, Settings(writable=True)) as port:
+        assert not service.writer.is_asked()
+        with contextlib.closing(http.client.HTTPConnection(LOOPBACK, port, timeout=PATIENCE_S)) as connection:
+            connection.request("GET", "/search?q=lamp")
+            assert connection.getresponse().status == 200
+        assert service.writer.is_asked()
 
 
 def test_answers_are_sent_without_delay():

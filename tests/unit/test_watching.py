@@ -155,7 +155,11 @@ def test_a_watched_file_that_changed_is_seen_without_a_hint(folder: Path, monkey
     number = file.stat().st_ino
     file.write_text("A harbour")
     assert file.stat().st_ino == number
+    impatient = threading.Timer(PATIENCE_S, stop.set)
+    impatient.start()
     hints.wait(stop)  # or for LOOK_S
+    assert not stop.is_set()
+    impatient.cancel()
     monkeypatch.setattr(hints, "_next", lambda _: stop.set())
     (folder / "deep" / "er" / "b.txt").write_text("A horn.")  # of folders the system tells
     monkeypatch.setattr(hints, "_begin", lambda: pytest.fail("nothing took the place of a root"))
