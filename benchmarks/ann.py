@@ -12,7 +12,7 @@ rows compare at about one recall. Ours are also searched as widely as their own 
 `bytes_per_vector` is what the index's file takes, all of which may be mapped into memory. Scores of candidates are then
 taken from the full vectors, 1,536 bytes each, on disk: by ours and LanceDB; hnswlib has them in its index.
 
-Peers run in the Python that SEMSEARCH_PEERS_PYTHON names, by default this one (extra `bench`).
+Peers run in the Python that SEMSEARCH_PEERS_PYTHON names, by default this one; where one is missing it is left out.
 """
 
 from __future__ import annotations

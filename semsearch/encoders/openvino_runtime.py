@@ -45,6 +45,8 @@ REQUESTS_PER_STREAM = 2  # one computes while the next is filled
 INT8_GROUP = 384  # activations that share a scale where they are rounded token by token
 NEW_PREFIX = ".new-"  # of a graph's folder while it is written
 LEFT_BEHIND_S = 86_400.0  # after this such a folder is nobody's
+USED = "used"  # file in a graph's folder whose time is that of its last use; its own would have it compiled anew
+UNUSED_S = 30 * 86_400.0  # after this a graph is taken away; 40 to 260 MB, made anew in seconds
 GRAPH_VERSION = 4  # raise it when `bert_graph` or `quantization` writes another graph
 
 
@@ -249,6 +251,8 @@ class _CompiledGraph:
         settings = {**self._settings, "NUM_STREAMS": n_streams}
         graph = str(self._folder / "model.xml")
         if Path(graph).is_file():
+            with contextlib.suppress(OSError):
+                (self._folder / USED).touch()
             with contextlib.suppress(RuntimeError):  # a damaged cache is made anew
                 return openvino_core().compile_model(graph, "CPU", settings)
         model = self._build()
@@ -273,13 +277,20 @@ def n_cores() -> int:
     return os.cpu_count() or 1
 
 
+def _take_away_unused(folder: Path) -> None:
+    """Delete a graph that nothing has used for long, or what a process that was killed left of one."""
+    used = folder / USED
+    age_s = time.time() - (used if used.exists() else folder).stat().st_mtime
+    if age_s > (LEFT_BEHIND_S if folder.name.startswith(NEW_PREFIX) else UNUSED_S):
+        shutil.rmtree(folder)
+
+
 def _keep_graph(folder: Path, model: Any) -> None:
     """Write a graph to its place in the cache, whole or not at all, in place of what lies there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f"{NEW_PREFIX}*"):  # by a process that was killed
+    for other in folder.parent.iterdir():
         with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > LEFT_BEHIND_S:
-                shutil.rmtree(left)
+            _take_away_unused(other)
     temporary = Path(tempfile.mkdtemp(prefix=NEW_PREFIX, dir=folder.parent))
     try:
         openvino_library().save_model(model, str(temporary / "model.xml"), compress_to_fp16=False)

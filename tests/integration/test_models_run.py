@@ -160,6 +160,21 @@ def test_a_cache_that_lost_its_graph_or_cannot_be_written(tmp_path: Path, monkey
     assert np.array_equal(load_embedder(folder).embed_queries(["river"]), expected)
 
 
+def test_graphs_that_nothing_uses_any_more_are_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    one, two, three = (str(write_bi_encoder(tmp_path / str(n), n_positions=n)) for n in (64, 72, 80))
+    load_embedder(one).embed_queries(["river"])
+    (first,) = (path.parent for path in (tmp_path / "cache").rglob("model.xml"))
+    os.utime(first, (0, 0))
+    assert load_embedder(one).embed_queries(["river"]).size  # it is in use
+    load_embedder(two).embed_queries(["river"])
+    assert first.is_dir()
+    os.utime(first / "used", (0, 0))
+    load_embedder(three).embed_queries(["river"])
+    assert not first.exists()
+    assert len(list((tmp_path / "cache").rglob("model.xml"))) == 2
+
+
 def test_padding_may_reach_beyond_a_models_positions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = str(write_bi_encoder(tmp_path / "m"))
     long = ["river stone " * 100, "river"]  # the first is cut to 64 tokens, as many as there are positions

@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 PROJECT = Path(__file__).parents[2]
+PATIENCE_S = 120.0
 
 
 @pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGTERM])
@@ -21,6 +23,8 @@ def test_it_tells_what_it_indexed_and_ends_when_interrupted(tmp_path, signalled)
     command = [sys.executable, "-m", "semsearch", "watch", str(folder), "--index", str(tmp_path / "index"), "--json"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+        impatient = threading.Timer(PATIENCE_S, process.kill)
+        impatient.start()
         first = json.loads(process.stdout.readline())
         assert first["files"]["indexed"] == 1
         told = [process.stderr.readline() for _ in range(2)]
@@ -33,6 +37,7 @@ def test_it_tells_what_it_indexed_and_ends_when_interrupted(tmp_path, signalled)
             seen.append(json.loads(process.stdout.readline()))
         process.send_signal(signalled)
         _, told = process.communicate()
+        impatient.cancel()
     assert process.returncode == 130
     assert "semsearch: interrupted" in told and "Traceback" not in told
     query = [
