@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexNotFound, SemsearchError
+from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexNotFound, InvalidInput, SemsearchError
 from semsearch.indexing import load_built_embedder
 from semsearch.mending import mend_vectors
 from semsearch.reports import Check, Damage, SourceCounts, VerifyReport
@@ -85,9 +86,13 @@ def verify(
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(writer_lock(path))
-        except PermissionError:  # what may not be written to is only looked at
-            if repair:
+        except OSError as error:  # what may not be written to is only looked at
+            if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
                 raise
+            if repair:
+                raise InvalidInput(
+                    f"the index folder {path} may not be written to; copy it and mend the copy"
+                ) from error
         found = _Inspection(options).run()
         mended: tuple[Damage, ...] = ()
         to_index: tuple[str, ...] = ()

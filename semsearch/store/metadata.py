@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import threading
 import zlib
@@ -57,13 +58,32 @@ class FileState:
     checked_ns: int
 
 
-def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Open a `store.db`; transactions are begun by hand.
+def is_at_rest(path: Path) -> bool:
+    """Whether the folder of an index may not be written to, and nobody has its database open who may.
+
+    SQLite cannot make the file beside a database there by which readers and a writer know of each other.
 
     Raises:
-        IndexNotFound: there is none and `read_only`.
+        InvalidInput: its log is not empty, so that SQLite would have to write to it first.
     """
-    mode = "ro" if read_only else "rw"
+    if os.access(path, os.W_OK) or (path / f"{DATABASE}-shm").exists():
+        return False
+    log = path / f"{DATABASE}-wal"
+    if log.exists() and log.stat().st_size:
+        raise InvalidInput(
+            f"the last run on the index in {path} was cut off, and its folder may not be written to; use a copy of it"
+        )
+    return True
+
+
+def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Open a `store.db`; transactions are begun by hand. Where it `is_at_rest`, changes of others do not show.
+
+    Raises:
+        IndexCorrupt: it cannot be opened.
+        InvalidInput: it cannot without writing to its folder, which may not be written to.
+    """
+    mode = "rw" if not read_only else "ro&immutable=1" if is_at_rest(path) else "ro"
     try:
         if not read_only:
             open_private(path / DATABASE, "ab").close()  # SQLite would let others read it
@@ -124,6 +144,14 @@ def _identity(file: Path) -> tuple[int, int] | None:
     return facts.st_dev, facts.st_ino
 
 
+def _resting(path: Path) -> tuple[int, int] | None:
+    """By what a change of a database that `is_at_rest` shows; None for one that is not."""
+    if not is_at_rest(path):
+        return None
+    facts = (path / DATABASE).stat()
+    return facts.st_size, facts.st_mtime_ns
+
+
 class Store:
     """The read side of an index. Safe to use from several threads; `snapshot` gives one of them a consistent view."""
 
@@ -139,6 +167,7 @@ class Store:
         if not (path / DATABASE).is_file():
             raise IndexNotFound(f"there is no index in {path}. Make one with: {command('index FOLDER', path)}")
         self._lock = threading.RLock()
+        self._resting = _resting(path)
         self._connection = connect(path, read_only=True)
         self._file = _identity(path / DATABASE)
         try:
@@ -174,6 +203,7 @@ class Store:
     def snapshot(self) -> Iterator[dict[str, Any]]:
         """Hold one state of the index, whatever a writer commits meanwhile; gives its meta values."""
         with self._lock:
+            self._wake()
             try:
                 self._connection.execute("BEGIN")
             except sqlite3.ProgrammingError as error:
@@ -184,6 +214,19 @@ class Store:
                 raise self._damaged(f"cannot be read: {error}") from error
             finally:
                 self._connection.execute("ROLLBACK")
+            if self._has_woken():
+                raise IndexCorrupt(f"{self.path / DATABASE} was changed while it was read; ask again")
+
+    def _has_woken(self) -> bool:
+        """Whether the database was at rest when it was opened, and was opened by a writer or changed since."""
+        return self._resting is not None and self.is_in_place() and _resting(self.path) != self._resting
+
+    def _wake(self) -> None:
+        """Open a database that was at rest again where it may have changed."""
+        if self._has_woken():
+            self._connection.close()
+            self._resting = _resting(self.path)
+            self._connection = connect(self.path, read_only=True)
 
     def _read_meta(self) -> dict[str, Any]:
         """The values of `meta`, which seldom change between two states."""
