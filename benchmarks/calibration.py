@@ -111,7 +111,7 @@ def features(hit: Hit, coverage: float, hundredth: float, *, rerank: bool) -> li
     """In the order of FEATURES, without late interaction where there is none."""
     assert hit.scores.dense is not None
     read = [] if not rerank else [hit.scores.rerank if hit.scores.rerank is not None else math.nan]
-    return [hit.scores.dense, coverage, math.log(hit.rank), max(hundredth, 0.0), *read]
+    return [hit.scores.dense, coverage, math.log(hit.rank), hundredth, *read]
 
 
 def ask(data: Path, name: str, *, rerank: bool) -> list[Asked]:
@@ -140,7 +140,7 @@ def ask(data: Path, name: str, *, rerank: bool) -> list[Asked]:
             with searcher._index.state() as state:
                 coverage = state.lexical.coverage(text, [hit.chunk.id for hit in hits])
             near = searcher.search(text, k=N_NEAR, mode="dense", per_document=0, fold=False, rerank=False)
-            last = (near[-1].scores.dense or 0.0) if len(near) == N_NEAR else 0.0
+            last = max(near[-1].scores.dense or 0.0, 0.0) * len(near) / N_NEAR if near else 0.0
             rows = [features(hit, share, last, rerank=rerank) for hit, share in zip(hits, coverage, strict=True)]
             found.append(Asked(kind, rows, [grades.get(hit.document.id, 0) > 0 for hit in hits]))
     print(name, len(found), file=sys.stderr, flush=True)

@@ -31,7 +31,7 @@ PROJECT = Path(__file__).parents[1]
 QUESTIONS = ("how is a text split into passages", "writer lock", "BM25 of a query", "what happens after a crash")
 MODES = ("hybrid", "dense", "lexical")
 FILTERS = (None, 'not path ~ "**/cli/**"')
-N_KILLS = 40  # runs that were killed before they ended, half of them in the last third of the time one takes
+N_KILLS = 40  # runs that were killed before they ended, half of the attempts in the last third of the time one takes
 N_FLIPS = 5  # of each file; of the database, ten times as many
 # Nothing of the index is in them: SQLite makes the first anew, the second is only held open.
 SCRATCH = ("store.db-shm", "writer.lock", ".tantivy-meta.lock", ".tantivy-writer.lock")

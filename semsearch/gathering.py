@@ -140,12 +140,13 @@ def _words_beside(
 
 
 def _nearest(state: IndexState, vector: FloatArray, n: int, selection: Selection | None) -> tuple[IntArray, float]:
-    """(ids of the n vectors nearest to one, among those selected; -1 stands for none), and the hundredth cosine of all.
+    """(ids of the n vectors nearest to one, among those selected; -1 stands for none), and `Candidates.hundredth`.
 
     The second does not depend on the selection, or the same hit would be more or less probable with each filter.
     """
     of_all = state.ann.search(vector[np.newaxis], N_NEAR if selection is not None else max(n, N_NEAR))
-    hundredth = float(of_all.scores[0, N_NEAR - 1]) if of_all.ids[0, N_NEAR - 1] >= 0 else 0.0
+    n_near = np.count_nonzero(of_all.ids[0, :N_NEAR] >= 0)
+    hundredth = max(float(of_all.scores[0, n_near - 1]), 0.0) * n_near / N_NEAR if n_near else 0.0
     if selection is None:
         return of_all.ids[0, :n], hundredth
     allowed = selection.vectors

@@ -1,4 +1,4 @@
-"""A service with the toy encoder, as a process: python -m tests.serve_toy INDEX SETTINGS SECONDS_A_SLOW_QUERY."""
+"""A service with the toy encoder, as a process: python -m tests.serve_toy INDEX SETTINGS SECONDS_OF_WHAT_IS_SLOW."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.toy import ToyEmbedder
 
 
 class SlowEmbedder(ToyEmbedder):
-    """Takes its time for queries that say so."""
+    """Takes its time for queries that say so, and for passages."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -26,6 +26,11 @@ class SlowEmbedder(ToyEmbedder):
         if any("slowly" in text for text in texts):
             time.sleep(self.seconds)
         return super().embed_queries(texts)
+
+    def embed_documents(self, texts: Sequence[str]) -> FloatArray:
+        if any("slowly" in text for text in texts):
+            time.sleep(self.seconds)
+        return super().embed_documents(texts)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,6 +38,17 @@ PRECISIONS = ("auto", "full", "f32", "bf16", "f16", "int8")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class Number(click.FloatRange):
+    """A number in a range; click itself lets through what is no number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """As of `click.FloatRange`."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
 def known_indexes(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """What a shell offers after `--index`: names, or folders where a path was begun."""
     from click.shell_completion import CompletionItem
@@ -61,7 +73,7 @@ wait_option = click.option(
     "--wait",
     "wait_s",
     default=0.0,
-    type=click.FloatRange(0),
+    type=Number(0),
     metavar="SECONDS",
     help="How long to wait for another process that is writing to the index.",
 )
@@ -110,7 +122,7 @@ def kind_options(command: F) -> F:
     """Add `--kind` and `--recall`."""
     command = click.option(
         "--recall",
-        type=click.FloatRange(0, 1, min_open=True),
+        type=Number(0, 1, min_open=True),
         metavar="SHARE",
         show_default="as last time, or 0.98",
         help="Share of the ten nearest passages that an approximate kind has to find; measured on a sample.",
@@ -128,7 +140,7 @@ def rerank_options(command: F) -> F:
     command = click.option(
         "--budget-ms",
         default=200.0,
-        type=click.FloatRange(0, min_open=True),
+        type=Number(0, min_open=True),
         metavar="MS",
         help="Time the reranker may take: as many of the best passages are read again as fit into it.",
     )(command)
@@ -151,7 +163,7 @@ def diversity_options(command: F) -> F:
     """Add `--fold/--no-fold` and `--mmr`."""
     command = click.option(
         "--mmr",
-        type=click.FloatRange(0, 1),
+        type=Number(0, 1),
         metavar="LAMBDA",
         help="Prefer passages unlike those above them: 1 is by relevance alone, 0.7 a little, 0.3 much. [default: off]",
     )(command)

@@ -64,7 +64,7 @@ EXPLAINED, COUNTED, BATCHED = ("table", "json", "jsonl"), ("table", "json"), ("j
 )
 @click.option(
     "--min-probability",
-    type=click.FloatRange(0, 1),
+    type=options.Number(0, 1),
     metavar="P",
     help="Leave out passages less probably relevant than P. [default: all, or none where even the best is not]",
 )

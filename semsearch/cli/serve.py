@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import click
 
-from semsearch.cli.options import device_option, examples, index_option
+from semsearch.cli.options import Number, device_option, examples, index_option
 
 __all__ = ["serve"]
 
@@ -53,9 +53,7 @@ ONE_THREAD_EACH = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     metavar="N",
     help="Requests that may wait; others get 503.",
 )
-@click.option(
-    "--timeout-s", default=10.0, type=click.FloatRange(0.1, 600), metavar="SECONDS", help="A request's time, else 504."
-)
+@click.option("--timeout-s", default=10.0, type=Number(0.1, 600), metavar="SECONDS", help="A request's time, else 504.")
 def serve(
     index: str,
     host: str,

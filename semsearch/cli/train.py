@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from semsearch.cli.door import FOUND, NONE_FOUND
-from semsearch.cli.options import DEFAULT_INDEX, device_option, examples, index_option, json_option
+from semsearch.cli.options import DEFAULT_INDEX, Number, device_option, examples, index_option, json_option
 from semsearch.cli.output import clean, echo_json, short_path
 
 if TYPE_CHECKING:
@@ -81,14 +81,14 @@ def _training_options(**defaults: Any) -> Callable[[F], F]:
             click.option("--licence", default="", metavar="TEXT", help="Licence of the data, for the model card."),
             click.option(
                 "--time-limit-minutes",
-                type=click.FloatRange(0, min_open=True),
+                type=Number(0, min_open=True),
                 metavar="M",
                 help="End training after so long; what was learnt counts.",
             ),
             click.option(
                 "--held-out",
                 default=0.1,
-                type=click.FloatRange(0, 1, min_open=True, max_open=True),
+                type=Number(0, 1, min_open=True, max_open=True),
                 metavar="SHARE",
                 help="Share to measure with and not to train on.",
             ),
@@ -109,15 +109,13 @@ def _training_options(**defaults: Any) -> Callable[[F], F]:
                 metavar="TOKENS",
                 help="Tokens read in training; the rest is cut off.",
             ),
-            click.option("--weight-decay", default=0.01, type=click.FloatRange(0), metavar="X", help="Of AdamW."),
-            click.option(
-                "--warmup", default=0.1, type=click.FloatRange(0, 1), metavar="SHARE", help="Steps of rising rate."
-            ),
+            click.option("--weight-decay", default=0.01, type=Number(0), metavar="X", help="Of AdamW."),
+            click.option("--warmup", default=0.1, type=Number(0, 1), metavar="SHARE", help="Steps of rising rate."),
             click.option(
                 "--learning-rate",
                 default=defaults["learning_rate"],
                 show_default=shown["learning_rate"],
-                type=click.FloatRange(0, 1, min_open=True),
+                type=Number(0, 1, min_open=True),
                 metavar="X",
                 help="At its highest.",
             ),

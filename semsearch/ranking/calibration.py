@@ -40,7 +40,7 @@ class Odds:
     def probability(self, dense: float, coverage: float, rerank: float, rank: int, hundredth: float) -> float:
         """In (0, 1)."""
         odds = self.intercept + self.dense * dense + self.coverage * coverage + self.rerank * rerank
-        odds += self.log_rank * math.log(rank) + self.hundredth * max(hundredth, 0.0)  # so it was fitted
+        odds += self.log_rank * math.log(rank) + self.hundredth * hundredth
         return 1.0 / (1.0 + math.exp(-min(max(odds, -700.0), 700.0)))
 
 

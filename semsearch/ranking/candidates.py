@@ -31,8 +31,8 @@ class Candidates:
         relevance: (n,) the score of the last stage that gave one, which becomes `Hit.score`; larger is better.
         duplicates: chunk ids that say the same as each row and were folded into it, best first.
         parts: by name (n,) what `relevance` is the sum of.
-        hundredth: cosine of the hundredth of all vectors of the index by it, whatever a filter leaves of them; 0 where
-            there are fewer.
+        hundredth: cosine, 0 at least, of the hundredth of all vectors of the index by it, whatever a filter leaves of
+            them; where there are n < 100, n / 100 of that of the last.
     """
 
     ids: IntArray

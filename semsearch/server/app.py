@@ -67,7 +67,7 @@ def create_app(service: Service, settings: Settings) -> Guard:
     )
     install(app, service.path)
     _add_search(app, service, gate)
-    _add_index(app, service, gate)
+    _add_index(app, service, gate, writes)
     _add_writes(app, service, writes)
     _add_health(app, service, gate, metrics)
     if agents is not None:
@@ -153,11 +153,11 @@ def _add_search(app: FastAPI, service: Service, gate: Gate) -> None:
         return await _answered(gate, partial(service.facets, asked.key, asked.where, asked.limit))
 
 
-def _add_index(app: FastAPI, service: Service, gate: Gate) -> None:
+def _add_index(app: FastAPI, service: Service, gate: Gate, writes: Gate) -> None:
     @app.get("/index", response_model=schemas.IndexStatus, responses=responses(503, 504), tags=["index"])
     async def index() -> Response:
         """What the index holds."""
-        return await _answered(gate, service.status)
+        return await _answered(gate, lambda: service.status() | {"writing": writes.is_busy})
 
 
 def _add_writes(app: FastAPI, service: Service, gate: Gate) -> None:

@@ -41,9 +41,14 @@ class Gate:
         """Requests that wait for a thread."""
         return max(0, self._n_inside - self._n_threads)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether work is done, or waits."""
+        return self._n_inside > 0
+
     def is_used(self) -> bool:
         """Whether somebody waits for an answer, or did a moment ago and may ask again. May be asked from any thread."""
-        return self._n_inside > 0 or time.monotonic() - self._left_at < MOMENT_S
+        return self.is_busy or time.monotonic() - self._left_at < MOMENT_S
 
     def check(self) -> None:
         """Raise Busy where too many wait already."""

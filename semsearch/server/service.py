@@ -170,7 +170,7 @@ class Service:
         return {"index": str(self.path), "where": where, "facets": counts}
 
     def status(self) -> dict[str, Any]:
-        """What the index holds."""
+        """What the index holds, but for `writing`."""
         with self.searcher.use() as searcher:
             facts, reranker, fields = inspect_index(self.path), searcher.reranker_name(), searcher.fields()
         return {
@@ -186,7 +186,6 @@ class Service:
             "created": facts.created,
             "updated": facts.updated,
             "writable": self.writer is not None,
-            "writing": self.writer is not None and self.writer.is_writing,
             "reranker": reranker,
             "fields": fields,
             "version": __version__,

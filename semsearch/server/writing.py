@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +36,6 @@ class Writer:
 
     Attributes:
         is_asked: whether others wait for answers, so that a change has to wait after the one before.
-        is_writing: whether a change is being made; while it waits, it is not.
     """
 
     def __init__(self, index: Path, *, device: str = "auto", embedder: Embedder | None = None) -> None:
@@ -47,8 +45,7 @@ class Writer:
         self._device = device
         self._given = embedder
         self._loaded: tuple[str, Embedder] | None = None
-        self._is_ending = threading.Event()
-        self.is_writing = False
+        self._is_ending = False  # no lock: a signal's handler sets it
 
     def add(self, documents: Sequence[Document]) -> dict[str, Any]:
         """Add documents, in place of those with the same ids; errors as for `build_index`."""
@@ -69,10 +66,10 @@ class Writer:
 
     def end(self) -> None:
         """Let what is being written stop soon; the next run takes it up."""
-        self._is_ending.set()
+        self._is_ending = True
 
-    def _unless_ending(self, _: Progress) -> None:
-        if self._is_ending.is_set():
+    def _unless_ending(self, _: Progress | None = None) -> None:
+        if self._is_ending:
             raise Stopped
 
     def _embedder(self) -> Embedder:
@@ -102,12 +99,12 @@ class Writer:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         while (left := self._pause_ends - time.monotonic()) > 0 and self.is_asked():
-            if self._is_ending.wait(min(left, LOOK_S)):
-                raise Stopped
-        self.is_writing, started = True, time.monotonic()
+            self._unless_ending()
+            time.sleep(min(left, LOOK_S))
+        self._unless_ending()
+        started = time.monotonic()
         try:
             yield
         finally:
             ended = time.monotonic()
             self._pause_ends = ended + min(PAUSE * (ended - started), MAX_PAUSE_S)
-            self.is_writing = False

@@ -136,6 +136,7 @@ class ShardReader:
                     self._compare(self.ids[part[new]], rows[new], sums[part[new] - first])
                     self._is_known[part] = True
                 found[at : at + len(part)] = each_with(rows, vector)
+        found[np.isnan(found)] = np.inf  # damaged since: it comes first, and is read by `get`
         return found
 
     def _compare(self, ids: IntArray, rows: FloatArray, sums: SumArray) -> None:

@@ -460,7 +460,7 @@ def _make_folder(path: Path) -> None:
     if not is_index and names - {IGNORE, LOCK, SEAL}:
         raise InvalidInput(f"{path} is not an index but holds other files; name a new folder with --index")
     if not os.access(path, os.W_OK):
-        raise InvalidInput(f"the index folder {path} may not be written to; name another with --index")
+        raise InvalidInput(f"the index folder {path} may not be written to; change that, or name another with --index")
 
 
 def _as_record(state: FileState) -> Mapping[str, Any]:

@@ -300,7 +300,8 @@ class TestQuery:
         assert limit > 0.3 and all(0 < hit["probability"] < 1 for hit in everything)
         kept = run("query", "knead bread dough", "--index", index, "--json", "--min-probability", limit)
         assert json.loads(kept.stdout)["hits"] == [hit for hit in everything if hit["probability"] >= limit]
-        assert run("query", "x", "--index", index, "--min-probability", "1.1").exit_code == 2
+        for wrong in ("1.1", "nan"):
+            assert run("query", "x", "--index", index, "--min-probability", wrong).exit_code == 2
 
     @pytest.mark.parametrize(
         "bad",

@@ -19,7 +19,7 @@ import pytest
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
-from semsearch import Document, build_index
+from semsearch import Document, Searcher, build_index
 from semsearch.server import gate
 from semsearch.server.run import _listen
 from semsearch.server.service import Service
@@ -402,6 +402,31 @@ def test_answers_are_sent_without_delay():
 
 
 class TestItsEnd:
+    def test_a_second_interrupt_breaks_nothing_off(self, index):
+        with serving(index, seconds=1.5) as running:
+            asked = in_thread(lambda: running.ask("/search?q=slowly"))
+            time.sleep(0.5)
+            for _ in range(2):
+                running.process.send_signal(signal.SIGINT)
+                time.sleep(0.1)
+            assert asked()[0] == 200
+            out, err = running.process.communicate(timeout=PATIENCE_S)
+            assert (running.process.returncode, out, err) == (0, "ended\n", "")
+
+    def test_a_change_is_given_up(self, index):
+        with serving(index, seconds=1.5, writable=True, timeout_s=PATIENCE_S) as running:
+            documents = [{"id": f"w{n}", "text": f"whales sing slowly {n}", "metadata": {}} for n in range(600)]
+            changed = in_thread(lambda: running.ask("/index/documents", "POST", {"documents": documents}))
+            time.sleep(0.5)
+            assert json.loads(running.ask("/index")[1])["writing"]
+            running.process.send_signal(signal.SIGTERM)
+            status, body, headers = changed()
+            assert (status, "Retry-After" in headers) == (503, True)
+            assert b"send this change again" in body
+            running.process.communicate(timeout=PATIENCE_S)
+        with Searcher.open(index, embedder=ToyEmbedder()) as searcher:
+            assert searcher.n_documents == 3
+
     @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
     def test_requests_in_flight_are_answered(self, index, sent):
         with serving(index, seconds=1.5) as running:

@@ -76,7 +76,18 @@ def test_probabilities_of_hits_are_those_of_the_calibration(tmp_path):
     assert expected != pytest.approx(other, abs=1e-2)
 
 
-def test_a_filter_changes_no_probability(tmp_path):
+def test_one_passage_more_changes_little(tmp_path):
+    """Where all are nearly as near: the hundredth counts for as much as the ninety-ninth did when it was the last."""
+    found = []
+    for n in (99, 100, 101):
+        build_index(seas(102)[:n], index=tmp_path / "index")
+        with Searcher.open(tmp_path / "index") as searcher:
+            found.append(searcher.search("which sea meets the coast", k=1, rerank=False, min_probability=0)[0])
+    assert len({hit.chunk.text for hit in found}) == 1
+    assert np.ptp([hit.probability for hit in found]) < 0.02
+
+
+def test_a_filter_that_leaves_the_first_hit_changes_none_of_its_probability(tmp_path):
     query = "which sea meets the alsu coast"
     with searched(tmp_path / "index", 150) as searcher:
         (best,) = searcher.search(query, k=1)
