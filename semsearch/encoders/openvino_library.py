@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 __all__ = ["openvino_core", "openvino_library"]
@@ -29,5 +30,12 @@ def openvino_library() -> Any:
 
 @functools.cache
 def openvino_core() -> Any:
-    """The runtime, one a process."""
-    return openvino_library().Core()
+    """The runtime, one a process.
+
+    Its plugin gives the thread that loads it a stack of its own for signals, which is too small for two at once where
+    the processor has AMX: so it is not the main thread, which gets them, that loads it.
+    """
+    with ThreadPoolExecutor(1) as loader:
+        core = loader.submit(openvino_library().Core).result()
+        loader.submit(core.get_property, "CPU", "OPTIMIZATION_CAPABILITIES").result()
+    return core

@@ -177,6 +177,13 @@ class TestAServiceThatIsGone:
         with serving(index):  # and its socket is taken over
             assert ask(index, {"q": "gulls"}) is not None
 
+    def test_by_two_signals_at_once(self, index):
+        with serving(index) as process:
+            for sent in (signal.SIGTERM, signal.SIGINT):
+                process.send_signal(sent)
+            assert process.wait(60) == 0
+            assert process.stderr.read() == ""
+
     def test_that_was_stopped_is_not_waited_for(self, index, monkeypatch):
         monkeypatch.setattr(running, "ANSWER_TIMEOUT_S", 3600.0)
         with serving(index) as process:
