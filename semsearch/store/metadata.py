@@ -144,10 +144,8 @@ def _identity(file: Path) -> tuple[int, int] | None:
     return facts.st_dev, facts.st_ino
 
 
-def _resting(path: Path) -> tuple[int, int] | None:
-    """By what a change of a database that `is_at_rest` shows; None for one that is not."""
-    if not is_at_rest(path):
-        return None
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """By what a change of a database shows."""
     facts = (path / DATABASE).stat()
     return facts.st_size, facts.st_mtime_ns
 
@@ -167,7 +165,7 @@ class Store:
         if not (path / DATABASE).is_file():
             raise IndexNotFound(f"there is no index in {path}. Make one with: {command('index FOLDER', path)}")
         self._lock = threading.RLock()
-        self._resting = _resting(path)
+        self._at_rest = _size_and_time(path) if is_at_rest(path) else None
         self._connection = connect(path, read_only=True)
         self._file = _identity(path / DATABASE)
         try:
@@ -197,6 +195,7 @@ class Store:
     def close(self) -> None:
         """Let go of the database."""
         with self._lock:
+            self._at_rest = None
             self._connection.close()
 
     @contextlib.contextmanager
@@ -214,19 +213,21 @@ class Store:
                 raise self._damaged(f"cannot be read: {error}") from error
             finally:
                 self._connection.execute("ROLLBACK")
-            if self._has_woken():
+            if self._has_changed():
                 raise IndexCorrupt(f"{self.path / DATABASE} was changed while it was read; ask again")
 
-    def _has_woken(self) -> bool:
-        """Whether the database was at rest when it was opened, and was opened by a writer or changed since."""
-        return self._resting is not None and self.is_in_place() and _resting(self.path) != self._resting
+    def _has_changed(self) -> bool:
+        """Whether the database was at rest when it was opened, and was written to since."""
+        return self._at_rest is not None and self.is_in_place() and _size_and_time(self.path) != self._at_rest
 
     def _wake(self) -> None:
-        """Open a database that was at rest again where it may have changed."""
-        if self._has_woken():
+        """Open a database that was at rest anew where it changed, or somebody writes to it."""
+        if self._at_rest is None or not self.is_in_place():
+            return
+        if self._has_changed() or not is_at_rest(self.path):
+            now, opened = _size_and_time(self.path), connect(self.path, read_only=True)
             self._connection.close()
-            self._resting = _resting(self.path)
-            self._connection = connect(self.path, read_only=True)
+            self._connection, self._at_rest = opened, now if is_at_rest(self.path) else None
 
     def _read_meta(self) -> dict[str, Any]:
         """The values of `meta`, which seldom change between two states."""
