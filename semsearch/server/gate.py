@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 __all__ = ["Busy", "Gate", "TookTooLong"]
 
-MOMENT_S = 0.25
+MOMENT_S = 0.25  # in which somebody who was answered may ask again
 T = TypeVar("T")
 _logger = logging.getLogger("semsearch.server")
 
@@ -43,7 +43,7 @@ class Gate:
 
     @property
     def is_busy(self) -> bool:
-        """Whether work is done, or waits."""
+        """Whether work is being done or waits."""
         return self._n_inside > 0
 
     def is_used(self) -> bool:

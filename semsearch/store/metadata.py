@@ -58,7 +58,7 @@ class FileState:
     checked_ns: int
 
 
-def is_at_rest(path: Path) -> bool:
+def _is_at_rest(path: Path) -> bool:
     """Whether the folder of an index may not be written to, and nobody has its database open who may.
 
     SQLite cannot make the file beside a database there by which readers and a writer know of each other.
@@ -77,13 +77,13 @@ def is_at_rest(path: Path) -> bool:
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Open a `store.db`; transactions are begun by hand. Where it `is_at_rest`, changes of others do not show.
+    """Open a `store.db`; transactions are begun by hand. Where it `_is_at_rest`, changes of others do not show.
 
     Raises:
         IndexCorrupt: it cannot be opened.
         InvalidInput: it cannot without writing to its folder, which may not be written to.
     """
-    mode = "rw" if not read_only else "ro&immutable=1" if is_at_rest(path) else "ro"
+    mode = "rw" if not read_only else "ro&immutable=1" if _is_at_rest(path) else "ro"
     try:
         if not read_only:
             open_private(path / DATABASE, "ab").close()  # SQLite would let others read it
@@ -165,7 +165,7 @@ class Store:
         if not (path / DATABASE).is_file():
             raise IndexNotFound(f"there is no index in {path}. Make one with: {command('index FOLDER', path)}")
         self._lock = threading.RLock()
-        self._at_rest = _size_and_time(path) if is_at_rest(path) else None
+        self._at_rest = _size_and_time(path) if _is_at_rest(path) else None
         self._connection = connect(path, read_only=True)
         self._file = _identity(path / DATABASE)
         try:
@@ -224,10 +224,10 @@ class Store:
         """Open a database that was at rest anew where it changed, or somebody writes to it."""
         if self._at_rest is None or not self.is_in_place():
             return
-        if self._has_changed() or not is_at_rest(self.path):
+        if self._has_changed() or not _is_at_rest(self.path):
             now, opened = _size_and_time(self.path), connect(self.path, read_only=True)
             self._connection.close()
-            self._connection, self._at_rest = opened, now if is_at_rest(self.path) else None
+            self._connection, self._at_rest = opened, now if _is_at_rest(self.path) else None
 
     def _read_meta(self) -> dict[str, Any]:
         """The values of `meta`, which seldom change between two states."""
