@@ -182,4 +182,8 @@ def strict_json(value: Any) -> Any:
 
 
 def _matches(found: Sequence[TokenMatch]) -> list[dict[str, Any]]:
-    return [{"query": m.query_text, "start": m.passage[0], "end": m.passage[1], "cosine": m.cosine} for m in found]
+    places = [m.passage or (None, None) for m in found]
+    return [
+        {"query": m.query_text, "word": m.text, "start": start, "end": end, "cosine": m.cosine}
+        for m, (start, end) in zip(found, places, strict=True)
+    ]

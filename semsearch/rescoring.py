@@ -13,7 +13,23 @@ from semsearch.ranking.candidates import Candidates, ScoreArray
 from semsearch.ranking.reranking import late_parts, reranked
 from semsearch.types import Reranker
 
-__all__ = ["rescore"]
+__all__ = ["read_in_context", "rescore"]
+
+MAX_CONTEXT_CHARS = 300  # of title and headings that are read with a passage
+
+
+def read_in_context(text: str, context: str) -> str:
+    """What a reranker reads of a passage: the passage, then those of its title and headings that it does not say.
+
+    A passage out of the middle of a document seldom names what all of it is about. They come last, so that offsets into
+    the passage stay, and what a model has no room for is not of the passage.
+
+    Args:
+        text: the passage.
+        context: its document's title and the headings of the sections around it, outermost first, joined by " > ".
+    """
+    unsaid = dict.fromkeys(part for part in context.split(" > ") if part.strip() and part not in text)
+    return f"{text}\n\n{' > '.join(unsaid)[:MAX_CONTEXT_CHARS]}" if unsaid else text
 
 
 def rescore(

@@ -23,7 +23,7 @@ from semsearch.ranking.calibration import CALIBRATIONS, Calibration
 from semsearch.ranking.diversity import diversify
 from semsearch.ranking.fusion import dense_weight
 from semsearch.ranking.plan import DEFAULT_PLAN, RankingPlan
-from semsearch.rescoring import rescore
+from semsearch.rescoring import read_in_context, rescore
 from semsearch.search_options import (
     BUDGET_MS,
     MAX_K,
@@ -236,7 +236,8 @@ class Searcher:
             query, depth, per_document=asked.per_document, fold=asked.fold, asked=where, diversified=first
         )
         if reranker:
-            texts = [found.passages[i][0].text for i in found.candidates.ids[: asked.rerank_depth].tolist()]
+            passages = [found.passages[i] for i in found.candidates.ids[: asked.rerank_depth].tolist()]
+            texts = [_read(chunk, document) for chunk, document in passages]
             candidates = rescore(reranker, query, found.candidates, texts, asked.budget_ms / 1e3, plan.rerank_share)
             found = replace(found, candidates=diversify(candidates, k, mmr) if mmr is not None else candidates)
         found = replace(found, candidates=found.candidates.take_first(k))
@@ -417,6 +418,7 @@ class Searcher:
         """Which word of a hit's passage each word of the query is nearest to, in the query's order.
 
         The passage is the one that was found, without lines of context around it; offsets are into `hit.chunk.text`.
+        Words of its title and headings, which are read with it, have none.
         Told by the reranker where that is late interaction, else by the index's model; empty where that gives no
         vectors of tokens.
 
@@ -428,10 +430,10 @@ class Searcher:
             return []
         with self._index.state() as state:
             found = state.store.hydrate([hit.chunk.id])
-        chunk = found[hit.chunk.id][0] if hit.chunk.id in found else hit.chunk
+        chunk, document = found.get(hit.chunk.id, (hit.chunk, hit.document))
         shift = chunk.start - hit.chunk.start
-        matches = own.matches(text, chunk.text)
-        return [replace(m, passage=(m.passage[0] + shift, m.passage[1] + shift)) for m in matches]
+        matches = own.matches(text, _read(chunk, document), len(chunk.text))
+        return [replace(m, passage=(m.passage[0] + shift, m.passage[1] + shift)) if m.passage else m for m in matches]
 
     def _unit(self, vector: FloatArray) -> FloatArray:
         """A vector that was given, as the index's are."""
@@ -535,6 +537,11 @@ class Searcher:
             if self._own_reranker is None and isinstance(embedder, TokenEmbedder):
                 self._own_reranker = LateInteraction(embedder)
             return self._own_reranker
+
+
+def _read(chunk: Chunk, document: Document) -> str:
+    """What a reranker reads of a passage."""
+    return read_in_context(chunk.text, f"{document.title} > {chunk.heading}")
 
 
 def _query_text(text: Any) -> str:

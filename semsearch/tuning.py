@@ -21,6 +21,7 @@ from semsearch.ranking.feedback import rank_hybrid
 from semsearch.ranking.fusion import dense_weight
 from semsearch.ranking.plan import DEFAULT_PLAN, RankingPlan
 from semsearch.ranking.reranking import late_parts, reranked
+from semsearch.rescoring import read_in_context
 from semsearch.search_options import RERANK_DEPTH
 from semsearch.searching import Searcher
 from semsearch.store.files import index_path
@@ -199,10 +200,11 @@ def measure_plans(
     query_ids = list(data.queries)
     values = np.empty((len(query_ids), len(plans)))
     vectors = encode_passages(data, embedder)
+    texts = [read_in_context(text, context) for text, context in zip(data.texts, data.contexts, strict=True)]
     for row, (key, legs) in enumerate(both_legs(data, embedder, vectors, query_ids, n=2 * CANDIDATES)):
         legs = replace(legs, candidates=replace(legs.candidates, documents=documents[legs.candidates.ids]))
         grades = {number_of[owner]: grade for owner, grade in data.qrels[key].items()}
-        rankings = _rankings(legs, plans, reranker, data.queries[key], data.texts)
+        rankings = _rankings(legs, plans, reranker, data.queries[key], texts)
         values[row] = [ndcg(ranking.documents.tolist(), grades) for ranking in rankings]
         if progress is not None:
             progress(row + 1, len(query_ids))

@@ -113,6 +113,10 @@ def _asked(question: Question) -> dict[str, Any]:
     }
 
 
+def _span(match: dict[str, Any]) -> tuple[int, int] | None:
+    return None if match["start"] is None else (match["start"], match["end"])
+
+
 def _read(data: dict[str, Any], path: Path) -> Answered:
     """What a service answered, as the index would have."""
     from semsearch.answers import hit_from_json
@@ -125,7 +129,7 @@ def _read(data: dict[str, Any], path: Path) -> Answered:
     matches = None
     if any("matches" in hit for hit in data["hits"]):
         matches = [
-            [TokenMatch((0, 0), m["query"], (m["start"], m["end"]), m["cosine"]) for m in hit["matches"]]
+            [TokenMatch((0, 0), m["query"], _span(m), m["word"], m["cosine"]) for m in hit["matches"]]
             for hit in data["hits"]
         ]
     counts = {key: [FacetCount(**count) for count in found] for key, found in data.get("facets", {}).items()}

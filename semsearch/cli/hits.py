@@ -101,8 +101,8 @@ def _explanation(hit: Hit, matches: Sequence[TokenMatch]) -> Iterator[str]:
         yield f"{hit.score:.3f} = {first[0]} {first[1]:.3f}{added}"
     words = []
     for match in matches:
-        word = clean_line(hit.chunk.text[slice(*match.passage)])
-        words.append(f"{clean_line(match.query_text)} → {word} {match.cosine:.2f}")
+        where = "" if match.passage else " (title or heading)"
+        words.append(f"{clean_line(match.query_text)} → {clean_line(match.text)}{where} {match.cosine:.2f}")
     if words:
         yield ", ".join(words)
 

@@ -25,18 +25,20 @@ FIRST_CJK = 0x2E80  # from here on, scripts of East Asia
 
 @dataclass(frozen=True, slots=True)
 class TokenMatch:
-    """A word of the query and the passage's word nearest to it.
+    """A word of the query and the word of what was read that is nearest to it.
 
     Attributes:
         query: (start, end) of the query's word, in characters.
         query_text: that word.
-        passage: (start, end) of the passage's word.
-        cosine: mean over the word's tokens of the best cosine among the passage's tokens, in [-1, 1].
+        passage: (start, end) of the nearest word in the passage; None where it stands in title or headings around it.
+        text: that nearest word.
+        cosine: mean over the query word's tokens of the best cosine among all tokens that were read, in [-1, 1].
     """
 
     query: tuple[int, int]
     query_text: str
-    passage: tuple[int, int]
+    passage: tuple[int, int] | None
+    text: str
     cosine: float
 
 
@@ -100,8 +102,14 @@ class LateInteraction:
             self._speed = pacing.tokens_per_s(key, lambda sample: self.score(SAMPLE_QUERY, sample), self._lengths)
         return pacing.n_within(self._lengths(texts), budget_s, self._speed)
 
-    def matches(self, query: str, text: str) -> list[TokenMatch]:
-        """For each word of the query the passage's word nearest to it, in the query's order."""
+    def matches(self, query: str, text: str, n_passage: int | None = None) -> list[TokenMatch]:
+        """For each word of the query the word of a text nearest to it, in the query's order.
+
+        Args:
+            query: what was asked.
+            text: what was read.
+            n_passage: so many characters of it are the passage; None for all.
+        """
         asked = self._embedder.token_vectors([query], queries=True)[0]
         rows = self._embedder.token_vectors([text])[0]
         if not len(rows) or not len(asked):
@@ -113,8 +121,10 @@ class LateInteraction:
         for tokens in _words(query, of_query[: len(asked)]):
             nearest = max(tokens, key=lambda i: best[i])
             start, end = of_query[tokens[0]][0], of_query[tokens[-1]][1]
-            passage = _whole_word(text, of_text, int(cosines[nearest].argmax()))
-            found.append(TokenMatch((start, end), query[start:end], passage, float(best[tokens].mean())))
+            first, last = _whole_word(text, of_text, int(cosines[nearest].argmax()))
+            passage = (first, last) if n_passage is None or first < n_passage else None
+            cosine = float(best[tokens].mean())
+            found.append(TokenMatch((start, end), query[start:end], passage, text[first:last], cosine))
         return found
 
     def _lengths(self, texts: Sequence[str]) -> list[int]:

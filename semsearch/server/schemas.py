@@ -49,11 +49,15 @@ class Marks(BaseModel):
 
 
 class Match(BaseModel):
-    """A word of the query and the passage's word nearest to it, as offsets into the hit's text."""
+    """A word of the query and the word nearest to it, with offsets into the hit's text.
+
+    They are null where that word stands in the title or the headings around the passage.
+    """
 
     query: str
-    start: int
-    end: int
+    word: str
+    start: int | None
+    end: int | None
     cosine: float
 
 

@@ -263,7 +263,17 @@ class TestQuery:
         assert f"{hit['score']:.3f} = meaning " in done.stdout
         (match,) = hit["matches"]
         assert match["query"] == "loaf" and -1 <= match["cosine"] <= 1
-        assert 0 <= match["start"] < match["end"] <= len(hit["text"])
+        assert hit["text"][match["start"] : match["end"]] == match["word"]
+
+    def test_a_word_that_met_one_of_the_title_is_told_apart(self, tmp_path):
+        page = tmp_path / "pool.html"
+        page.write_text("<title>The swimming pool</title><p>It opens at nine.")
+        assert run("index", page, "--index", tmp_path / "pool").exit_code == 0
+        done = run("query", "pool", "--index", tmp_path / "pool", "--explain")
+        assert "pool → pool (title or heading) " in done.stdout
+        hit = json.loads(run("query", "pool", "--index", tmp_path / "pool", "--explain", "--json").stdout)["hits"][0]
+        (match,) = hit["matches"]
+        assert (match["word"], match["start"], match["end"]) == ("pool", None, None)
 
     @pytest.mark.parametrize(
         "options", [(), ("--rerank-depth", 2), ("--no-rerank",), ("--mode", "lexical", "--rerank")]

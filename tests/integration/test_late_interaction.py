@@ -12,6 +12,7 @@ from semsearch.encoders import pacing
 from semsearch.encoders.late_interaction import LateInteraction
 from semsearch.encoders.models import cache_folder, find_model
 from semsearch.encoders.torch_runtime import TorchEmbedder
+from semsearch.rescoring import MAX_CONTEXT_CHARS, read_in_context
 from tests.checkpoints import write_bi_encoder
 
 QUERY = "the stone of the river"
@@ -103,3 +104,38 @@ def test_what_is_explained_is_the_passage_without_the_lines_around_it():
     (narrow, matches), (wide, same) = found(0), found(60)
     assert len(wide) > len(narrow) + 500 and narrow in wide
     assert same == matches and ("port", "harbour") in [match[:2] for match in matches]
+
+
+@pytest.mark.parametrize(
+    ("text", "context", "read"),
+    [
+        ("It opens at nine.", "The museum > Hours", "It opens at nine.\n\nThe museum > Hours"),
+        ("# Hours\n\nIt opens at nine.", "The museum > Hours", "# Hours\n\nIt opens at nine.\n\nThe museum"),
+        ("The museum: Hours", "The museum > Hours", "The museum: Hours"),
+        ("It opens.", "Museum > Museum > Hours", "It opens.\n\nMuseum > Hours"),
+        ("It opens.", " > ", "It opens."),
+        ("It opens.", "", "It opens."),
+        ("It opens.", "m" * 1000, "It opens.\n\n" + "m" * MAX_CONTEXT_CHARS),
+    ],
+)
+def test_a_passage_is_read_with_what_it_does_not_say_of_its_title_and_headings(text, context, read):
+    assert read_in_context(text, context) == read
+
+
+def test_the_title_tells_what_a_passage_is_about():
+    """Two documents say the same and have other titles; what is asked names one of them."""
+    hours = "It opens at nine in the morning and closes at five, on Sundays at noon. Children pay half."
+    build_index([Document("a", hours, title="The swimming pool"), Document("b", f"{hours} ", title="The museum")])
+    query = "opening hours of the gallery of paintings"
+    with Searcher.open() as searcher:
+        hits = searcher.search(query, fold=False, budget_ms=60_000)
+        ours = LateInteraction(load_embedder(precision="full"))
+        read = [f"{hit.chunk.text}\n\n{hit.document.title}" for hit in hits]
+        matches = searcher.explain(query, hits[0])
+    assert [hit.scores.rerank for hit in hits] == pytest.approx(ours.score(query, read).tolist(), abs=1e-5)
+    assert hits[0].document.id == "b" and hits[0].scores.rerank > hits[1].scores.rerank
+    assert hits[0].scores.dense == pytest.approx(hits[1].scores.dense)  # vectors are of the passage alone
+    told = {match.query_text: (match.text, match.passage) for match in matches}
+    assert told["gallery"] == ("museum", None)
+    opens = hours.index("opens")
+    assert told["opening"] == ("opens", (opens, opens + len("opens")))

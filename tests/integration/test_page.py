@@ -332,6 +332,15 @@ def test_a_hit_shows_its_best_sentence_words_heading_and_lines(
     assert "the crust is brown" in plain  # a line that only the margin ended
 
 
+def test_a_word_that_met_one_of_the_title_is_told_apart(service: Service, open_page: Callable[..., Page]) -> None:
+    page = open_page(service.url + "?q=rennet+in+the+kitchen")
+    settle(page)
+    first = hit(page)
+    page.locator(".chance").first.focus()
+    expect(first.locator(".met")).to_contain_text("kitchen → Kitchen (title or heading)")
+    expect(first.locator(".met")).to_contain_text(re.compile(r"rennet → rennet [\d.]+"))
+
+
 def test_scores_are_explained_on_hover_and_on_focus(service: Service, open_page: Callable[..., Page]) -> None:
     page = open_page(service.url + "?q=how+long+must+the+loaf+rise")
     settle(page)
@@ -347,6 +356,7 @@ def test_scores_are_explained_on_hover_and_on_focus(service: Service, open_page:
     assert len(parts) > 1
     assert sum(parts) == pytest.approx(score, abs=0.003)
     expect(tip.locator(".met")).to_contain_text("loaf → loaf")
+    expect(tip.locator(".met")).not_to_contain_text("(title or heading)")
     page.mouse.move(5, 700)
     expect(tip).to_be_hidden()
     page.locator(".open").first.focus()

@@ -24,11 +24,13 @@ PROJECT = Path(__file__).parents[2]
 PAGES = {
     "git.md": "# Undo\n\nTo undo the last commit and keep its changes, use git reset --soft HEAD~1.\n",
     "bread.md": "# Bread\n\nKnead the dough until it is smooth, then let it rise in a warm place.\n",
+    "pool.html": "<title>The swimming pool</title><p>It opens at nine in the morning.",
     "gulls.md": "# Gulls\n\nGulls cry over the harbour while the nets dry in the sun.\n",
 }
 ARGUMENTS = (
     ("undo a commit",),
     ("undo a commit", "--explain", "-k", "2"),
+    ("when can I go swimming", "--explain", "-k", "1"),  # a word of it is in the title alone
     ("rising dough", "--mode", "dense", "--context", "3"),
     ("harbour", "--mode", "lexical", "--facet", "type"),
     ("harbour", "--where", "path ~ '**/gulls.md'", "--min-probability", "0"),

@@ -213,7 +213,8 @@ def test_plans_are_measured_as_searches_rank(own_folder: Path, plan: RankingPlan
     words = ["river", "stone", "cloud", "forest", "engine", "wheel", "brake", "kettle", "violin", "garden", "lantern"]
     texts = [" ".join(rng.choice(words, size=rng.integers(5, 60))) for _ in range(60)]
     asked = {f"q{n}": (" ".join(rng.choice(words, size=3)), f"d{n}") for n in range(20)}
-    judged = Judged([Document(f"d{n}", text) for n, text in enumerate(texts)], asked, TokenToyEmbedder())
+    documents = [Document(f"d{n}", text, title=f"{words[n % 11]} {words[n % 7]}") for n, text in enumerate(texts)]
+    judged = Judged(documents, asked, TokenToyEmbedder())
     data = read_judged_index("default", judged.queries, judged.qrels)
     values = measure_plans(data, judged.embedder, LateInteraction(judged.embedder), [plan])[:, 0]
     with StoreWriter.open(index_path("default")) as store:

@@ -18,8 +18,7 @@ const SHOWN_METADATA_CHARS = 300;
  * @returns a view: `{hit, node, button, isOpen, toggle(), more(), explained(hit)}`
  */
 export function hitView(hit, on) {
-  const text = hit.text;
-  const view = { hit, isOpen: false, isWhole: false, step: 0, wider: null, marks: marksOf(text, hit.highlight) };
+  const view = { hit, isOpen: false, isWhole: false, step: 0, wider: null, marks: marksOf(hit.text, hit.highlight) };
   const id = hit.chunk_id;
   view.button = el(
     "button",
@@ -46,7 +45,7 @@ export function hitView(hit, on) {
   );
   view.toggle = (isOpen = !view.isOpen) => setOpen(view, isOpen, on);
   view.more = () => widen(view, on);
-  view.explained = (explained) => fillWhy(view.why, explained, text);
+  view.explained = (explained) => fillWhy(view.why, explained);
   draw(view, on);
   return view;
 }

@@ -33,12 +33,12 @@ export function why(hit, explain) {
   button.addEventListener("focus", show);
   button.addEventListener("click", show);
   const shown = { node, tip, button, isFilled: false };
-  fillWhy(shown, hit, hit.text);
+  fillWhy(shown, hit);
   return shown;
 }
 
 /** Write the explanation; `hit` has `parts` and `matches` once they were asked for. */
-export function fillWhy(shown, hit, text) {
+export function fillWhy(shown, hit) {
   shown.isFilled = Boolean(hit.parts);
   const { probability, scores } = hit;
   const lead =
@@ -47,7 +47,7 @@ export function fillWhy(shown, hit, text) {
       : `${percent(probability)} of passages with such scores answer the query. Place ${hit.rank}, by a score of ${hit.score.toFixed(3)}.`;
   const parts = Object.entries(hit.parts ?? {}).filter(([, value]) => Math.abs(value) >= 0.0005);
   const table = el("table", {}, el("caption", {}, "The score is the sum of"), el("tbody", {}, bars(parts)));
-  const told = [el("p", {}, lead), parts.length ? table : null, ...met(hit.matches, text), measured(scores)];
+  const told = [el("p", {}, lead), parts.length ? table : null, ...met(hit.matches), measured(scores)];
   shown.tip.replaceChildren(...told.filter(Boolean));
 }
 
@@ -62,13 +62,12 @@ function bars(parts) {
 }
 
 /** The words of the query with those they met. */
-function met(matches, text) {
+function met(matches) {
   if (!matches?.length) return [];
-  const points = [...text];
   const best = [...matches].sort((a, b) => b.cosine - a.cosine).slice(0, SHOWN_MATCHES);
   const pairs = best.map((match) => {
-    const word = points.slice(match.start, match.end).join("");
-    return el("li", {}, foreign(match.query), " → ", foreign(word), el("span", { class: "number" }, ` ${match.cosine.toFixed(2)}`));
+    const where = match.start === null ? " (title or heading)" : "";
+    return el("li", {}, foreign(match.query), " → ", foreign(match.word), where, el("span", { class: "number" }, ` ${match.cosine.toFixed(2)}`));
   });
   return [el("p", { class: "caption" }, "Words that met"), el("ul", { class: "met" }, pairs)];
 }
