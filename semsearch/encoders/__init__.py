@@ -55,10 +55,11 @@ def load_reranker(model: str, *, device: str = "auto", precision: str = "auto") 
     except ModelError as error:
         if Path(model).expanduser().is_dir():
             raise
+        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")  # what to do about it is said below
         raise ModelError(
-            f"the cross-encoder {model} cannot be loaded: {str(error).splitlines()[0]} Give a folder that holds one "
-            "(semsearch train reranker makes one), or the whole hub name of one that was fetched before; without any, "
-            "the index's own model reranks"
+            f"the cross-encoder {model} cannot be loaded: {reason}. Give a folder that holds one (semsearch train "
+            "reranker makes one), or the whole hub name of one that was fetched before; without any, the index's own "
+            "model reranks"
         ) from error
     settings = read_settings(files.path)
     if settings.late_interaction:

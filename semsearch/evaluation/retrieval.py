@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,6 +67,7 @@ def index_collection(
         progress: called with what is being done.
 
     Raises:
+        InvalidInput: the cache folder may not be written to.
         IndexLocked: another process has been writing to it for a minute.
         ModelError: the model cannot be run.
     """
@@ -75,10 +77,26 @@ def index_collection(
             progress(replace(state, files_total=max(collection.n_documents, state.files_done)))
 
     path = collection_path(collection, embedder, truncate=truncate)
+    _check_writable(path)
     documents = collection.documents()
     if truncate:
         documents = (replace(document, text=_beginning(document.text, embedder)) for document in documents)
     return build_index(documents, index=path, embedder=embedder, wait_s=LOCK_WAIT_S, progress=show)
+
+
+def _check_writable(path: Path) -> None:
+    """Raise InvalidInput where an index in the cache folder cannot be made or written to."""
+    reason = "permission denied"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if os.access(path if path.exists() else path.parent, os.W_OK):
+            return
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise InvalidInput(
+        f"encoded collections are kept in {path.parent}, which cannot be written to ({reason}); set XDG_CACHE_HOME to "
+        "a folder that can"
+    )
 
 
 def _beginning(text: str, embedder: Embedder) -> str:

@@ -39,6 +39,8 @@ def index_path(index: str | Path = "default") -> Path:
     Raises:
         InvalidInput: neither a usable name nor a path.
     """
+    if not isinstance(index, str | os.PathLike):
+        raise InvalidInput(f"{index!r} is neither the name nor the folder of an index; give a str or a Path")
     text = os.fspath(index)
     if isinstance(index, Path) or os.sep in text or (os.altsep and os.altsep in text) or text in {".", ".."}:
         return Path(text).expanduser().absolute()

@@ -67,7 +67,8 @@ def model_card(report: TrainReport, settings: Settings, *, licence: str, version
     if report.first_stage_weight is not None:
         lines += ["", f"Weight of the first stage in the blend (`semsearch.json`): {report.first_stage_weight}"]
     lines += ["", "## Settings", "", "| | |", "|---|---|"]
-    lines += [f"| {name.replace('_', ' ')} | {_value(value)} |" for name, value in asdict(settings).items()]
+    stated = {name: value for name, value in asdict(settings).items() if not (is_late and name == "positives")}
+    lines += [f"| {name.replace('_', ' ')} | {_value(value)} |" for name, value in stated.items()]
     lines += [
         f"| steps | {report.steps} of {report.steps_total} |",
         f"| time of the steps | {report.training_s:.0f} s |",

@@ -295,7 +295,8 @@ class TestQuery:
     def test_a_wrong_reranker_is_told_what_would_be_one(self, index):
         done = run("query", "loaf", "--index", index, "--reranker", "/no/such/folder")
         assert done.exit_code == 2 and done.stdout == ""
-        assert "the cross-encoder /no/such/folder cannot be loaded" in done.stderr
+        assert "/no/such/folder cannot be loaded: the model folder /no/such/folder does not exist. Give" in done.stderr
+        assert done.stderr.count("Give a") == 1
         assert "semsearch train reranker" in done.stderr
 
     def test_a_limit_that_nothing_reaches_is_named(self, index):

@@ -74,6 +74,21 @@ def test_what_would_change_it_says_so(locked: Path, words: tuple[str, ...]) -> N
     assert f"the index folder {locked} may not be written to; " in done.stderr
 
 
+def test_where_encoded_collections_cannot_be_kept_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = tmp_path / "collection"
+    (corpus / "qrels").mkdir(parents=True)
+    (corpus / "corpus.jsonl").write_text('{"_id": "d", "text": "the lighthouse keeper trims the lamp"}\n')
+    (corpus / "queries.jsonl").write_text('{"_id": "q", "text": "who trims the lamp"}\n')
+    (corpus / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
+    cache = tmp_path / "cache"
+    cache.mkdir(mode=0o500)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    done = command("evaluate", corpus)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    folder = cache / "semsearch" / "collections"
+    assert f"{folder}, which cannot be written to (Permission denied); set XDG_CACHE_HOME" in done.stderr
+
+
 @pytest.fixture
 def forbid(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Say whether folders may be written to."""

@@ -405,6 +405,7 @@ class TestLateInteraction:
             assert late.comparisons[name].difference > 0.05
         card = (late.model / "README.md").read_text()
         assert "- late-interaction\n" in card and "cross-encoder" not in card
+        assert "| negatives |" in card and "positives" not in card
 
     def test_it_is_read_as_late_interaction_whose_scores_are_those_of_its_token_vectors(self, late):
         found = load_reranker(str(late.model), device="cpu", precision="f32")
@@ -545,6 +546,7 @@ class TestCommand:
         assert done.exit_code == 1
         assert "not installed" in done.stderr
         assert "ours.rejected" in done.stderr
+        assert "may help; 9 held-out queries show large differences only (--held-out)" in done.stderr
         assert not Path("ours").exists()
 
     def test_an_index_alone_is_enough(self, base, toy: ToyEmbedder):

@@ -335,4 +335,6 @@ def test_where_an_index_lies(own_folder: Path, monkeypatch: pytest.MonkeyPatch) 
     for wrong in ("", "a b", ".hidden", "x" * 101, "a*"):
         with pytest.raises(InvalidInput, match="name of an index"):
             index_path(wrong)
+    with pytest.raises(InvalidInput, match="3 is neither the name nor the folder of an index"):
+        index_path(3)  # type: ignore[arg-type]
     assert os.sep == "/" and index_path("/abs/x") == Path("/abs/x")
