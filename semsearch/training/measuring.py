@@ -98,7 +98,11 @@ def rerank_scores(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, FloatArray]:
-    """What a reranker says of each query's candidates, in their order."""
+    """What a reranker says of each query's candidates, in their order.
+
+    It reads passages alone, as in training: made of an index, queries are titles and headings, which those read with a
+    passage in a search would answer by themselves.
+    """
     if isinstance(reranker, LateInteraction):
         return _late_scores(data, found, reranker, progress)
     scores = {}
