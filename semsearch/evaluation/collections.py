@@ -55,7 +55,7 @@ class Collection:
         return self.folder.resolve().name
 
     def documents(self) -> Iterator[Document]:
-        """Its documents in order, the title a first paragraph of the text, so that its words count once."""
+        """Its documents in order, the title the first paragraph of the text, as on a page, and known as the title."""
         return _documents(_corpus_path(self.folder))
 
 
@@ -160,7 +160,7 @@ def _documents(path: Path) -> Iterator[Document]:
         whole = "\n\n".join(part for part in (title, text) if part.strip())
         if document_id and whole and document_id not in seen:
             seen.add(document_id)
-            yield Document(id=document_id, text=whole)
+            yield Document(id=document_id, text=whole, title=title.strip())
 
 
 def _string(row: Mapping[str, Any], name: str, path: str | Path, number: int) -> str:

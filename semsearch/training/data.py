@@ -131,7 +131,7 @@ def read_beir(folder: Path, split: str, *, limit: int = 0, seed: int = 0) -> Tra
         f"the {split} split of the collection {collection.name}",
         collection.queries,
         texts=[document.text for document in documents],
-        contexts=[document.title for document in documents],
+        contexts=[""] * len(documents),  # the title is the beginning of the text
         owners=[document.id for document in documents],
         qrels=collection.qrels,
         limit=limit,

@@ -315,13 +315,13 @@ class TestIndexOfACollection:
         assert index_collection(collection, ToyEmbedder("other")).index != first.index
         assert collection_path(collection, toy) == first.index
 
-    def test_title_and_text_are_one_text_and_progress_knows_the_end(self, tmp_path, toy):
+    def test_a_title_is_the_beginning_of_the_text_and_progress_knows_the_end(self, tmp_path, toy):
         collection, seen = self.collection(tmp_path / "fruit"), []
         report = index_collection(collection, toy, progress=seen.append)
         assert {state.files_total for state in seen} == {2}
         with Searcher.open(report.index, embedder=toy) as searcher:
             [hit] = searcher.search("fruit", mode="lexical")
-        assert (hit.document.title, hit.document.text) == ("", "Fruit\n\napples and pears")
+        assert (hit.document.title, hit.document.text) == ("Fruit", "Fruit\n\napples and pears")
 
     def test_long_documents_may_be_read_up_to_what_the_model_reads_at_once(self, tmp_path, toy):
         text = " ".join(f"word{i}" for i in range(3 * toy.max_tokens))
