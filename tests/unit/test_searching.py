@@ -145,11 +145,16 @@ def test_hits_of_one_document_are_limited_but_k_is_filled(toy: ToyEmbedder) -> N
         assert {h.document.id for h in searcher.search("violin", k=10, per_document=0)} == {"crowd"}
 
 
+def what_was_read(hit: Hit) -> str:
+    """Of a passage that does not say its title."""
+    return f"{hit.chunk.text}\n\n{hit.document.title}"
+
+
 def test_reranking_decides_the_order(toy: ToyEmbedder) -> None:
     build_index(make_documents(), embedder=toy)
     with Searcher.open(embedder=toy, reranker=ToyReranker()) as searcher:
         hits = searcher.search("river stone", k=5)
-        assert all(h.score == h.scores.rerank == len(h.chunk.text) for h in hits)
+        assert all(h.score == h.scores.rerank == len(what_was_read(h)) for h in hits)
         assert [h.score for h in hits] == sorted((h.score for h in hits), reverse=True)
         assert all(h.scores.fused is not None for h in hits)
         plain = searcher.search("river stone", k=5, rerank=False)
@@ -442,7 +447,7 @@ def test_mmr_follows_the_reranker(toy: ToyEmbedder) -> None:
         assert searcher.search("river stone", k=5, mmr=1.0) == plain
         mixed = searcher.search("river stone", k=5, mmr=0.2)
         assert mixed[0] == plain[0] and len(mixed) == 5
-        assert all(h.score == h.scores.rerank == len(h.chunk.text) for h in mixed)
+        assert all(h.score == h.scores.rerank == len(what_was_read(h)) for h in mixed)
 
 
 def in_context(hits: list[Hit], searcher: Searcher) -> dict[int, float]:
