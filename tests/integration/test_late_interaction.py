@@ -13,6 +13,7 @@ from semsearch.encoders.late_interaction import LateInteraction
 from semsearch.encoders.models import cache_folder, find_model
 from semsearch.encoders.torch_runtime import TorchEmbedder
 from semsearch.rescoring import MAX_CONTEXT_CHARS, read_in_context
+from semsearch.types import Heading
 from tests.checkpoints import write_bi_encoder
 
 QUERY = "the stone of the river"
@@ -122,15 +123,21 @@ def test_a_passage_is_read_with_what_it_does_not_say_of_its_title_and_headings(t
     assert read_in_context(text, context) == read
 
 
-def test_the_title_tells_what_a_passage_is_about():
-    """Two documents say the same and have other titles; what is asked names one of them."""
+@pytest.mark.parametrize("where", ["title", "heading"])
+def test_title_and_headings_tell_what_a_passage_is_about(where):
+    """Two documents say the same below other titles, or other headings; what is asked names one of them."""
     hours = "It opens at nine in the morning and closes at five, on Sundays at noon. Children pay half."
-    build_index([Document("a", hours, title="The swimming pool"), Document("b", f"{hours} ", title="The museum")])
+
+    def below(name, key, text):
+        more = {"title": name} if where == "title" else {"outline": (Heading(0, 1, name),)}
+        return Document(key, text, **more)
+
+    build_index([below("The swimming pool", "a", hours), below("The museum", "b", f"{hours} ")])
     query = "opening hours of the gallery of paintings"
     with Searcher.open() as searcher:
         hits = searcher.search(query, fold=False, budget_ms=60_000)
         ours = LateInteraction(load_embedder(precision="full"))
-        read = [f"{hit.chunk.text}\n\n{hit.document.title}" for hit in hits]
+        read = [f"{hit.chunk.text}\n\n{hit.document.title or hit.chunk.heading}" for hit in hits]
         matches = searcher.explain(query, hits[0])
     assert [hit.scores.rerank for hit in hits] == pytest.approx(ours.score(query, read).tolist(), abs=1e-5)
     assert hits[0].document.id == "b" and hits[0].scores.rerank > hits[1].scores.rerank
