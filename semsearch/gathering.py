@@ -60,8 +60,8 @@ def gather(
     per_document: int,
     fold: bool,
     selection: Selection | None = None,
-) -> Candidates:
-    """The first candidates by the fused score that may stand beside each other.
+) -> tuple[Candidates, Candidates]:
+    """The first candidates by the fused score that may stand beside each other, and the copies folded into them.
 
     Args:
         state: held by the caller.
@@ -85,9 +85,9 @@ def gather(
     while True:
         fused = _fused(_legs(state, query, n, selection), query)
         fused = _in_context(state, query, fused) if query.mode == "lexical" else fused
-        candidates = choose(fused, depth, per_document=per_document, texts=texts)
+        candidates, copies = choose(fused, depth, per_document=per_document, texts=texts)
         if len(candidates) >= n_possible or n >= n_chunks:
-            return candidates
+            return candidates, copies
         n *= 4  # a document with many good chunks, or copies, used the candidates up
 
 

@@ -10,38 +10,26 @@ from semsearch.encoders.late_interaction import LateInteraction
 from semsearch.gathering import Query
 from semsearch.ranking.blending import blend
 from semsearch.ranking.candidates import Candidates, ScoreArray
+from semsearch.ranking.diversity import best_of_copies
 from semsearch.ranking.reranking import late_parts, reranked
 from semsearch.types import Reranker
 
-__all__ = ["read_in_context", "rescore"]
-
-MAX_CONTEXT_CHARS = 300  # of title and headings that are read with a passage
-
-
-def read_in_context(text: str, context: str) -> str:
-    """What a reranker reads of a passage: the passage, then those of its title and headings that it does not say.
-
-    A passage out of the middle of a document seldom names what all of it is about. They come last, so that offsets into
-    the passage stay, and what a model has no room for is not of the passage.
-
-    Args:
-        text: the passage.
-        context: its document's title and the headings of the sections around it, outermost first, joined by " > ".
-    """
-    unsaid = dict.fromkeys(part for part in context.split(" > ") if part.strip() and part not in text)
-    return f"{text}\n\n{' > '.join(unsaid)[:MAX_CONTEXT_CHARS]}" if unsaid else text
+__all__ = ["rescore"]
 
 
 def rescore(
     reranker: Reranker, query: Query, candidates: Candidates, texts: Sequence[str], budget_s: float, share: float
 ) -> Candidates:
-    """The candidates with the first reordered: as many, of these texts, as the reranker reads in the time it has."""
+    """The candidates with the first reordered: as many, of these texts, as the reranker reads in the time it has.
+
+    Of those that are each other's `duplicates` the one stays that it likes best.
+    """
     if not texts:
         return candidates
     if hasattr(reranker, "n_within"):
         texts = texts[: reranker.n_within(query.text, texts, budget_s)]
-    scores: ScoreArray = reranker.score(query.text, texts).astype(np.float64)
-    read = candidates.take_first(len(texts))
+    candidates, scores = best_of_copies(candidates, reranker.score(query.text, texts).astype(np.float64))
+    read = candidates.take_first(len(scores))
     parts: Mapping[str, ScoreArray] = {"reranker": scores}
     weight: float | None = getattr(reranker, "first_stage_weight", None)
     if isinstance(reranker, LateInteraction):

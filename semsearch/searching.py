@@ -18,12 +18,14 @@ from semsearch.filters import Filter, parse
 from semsearch.found import Found
 from semsearch.gathering import Query, gather
 from semsearch.highlighting import Highlight, highlights, widen
-from semsearch.opening import OpenIndex
+from semsearch.opening import IndexState, OpenIndex
 from semsearch.ranking.calibration import CALIBRATIONS, Calibration
+from semsearch.ranking.candidates import Candidates
 from semsearch.ranking.diversity import diversify
 from semsearch.ranking.fusion import dense_weight
 from semsearch.ranking.plan import DEFAULT_PLAN, RankingPlan
-from semsearch.rescoring import read_in_context, rescore
+from semsearch.reading import read_passage
+from semsearch.rescoring import rescore
 from semsearch.search_options import (
     BUDGET_MS,
     MAX_K,
@@ -232,12 +234,18 @@ class Searcher:
         query = Query(text, mode, vector, weight, plan.feedback)
         depth = max(k, asked.rerank_depth if reranker else MMR_DEPTH if mmr is not None else 0)
         first = (k, mmr) if mmr is not None and not reranker else None
+        n_read = asked.rerank_depth if reranker else 0
         found = self._gather(
-            query, depth, per_document=asked.per_document, fold=asked.fold, asked=where, diversified=first
+            query,
+            depth,
+            per_document=asked.per_document,
+            fold=asked.fold,
+            asked=where,
+            diversified=first,
+            n_read=n_read,
         )
         if reranker:
-            passages = [found.passages[i] for i in found.candidates.ids[: asked.rerank_depth].tolist()]
-            texts = [_read(chunk, document) for chunk, document in passages]
+            texts = found.to_read(n_read)
             candidates = rescore(reranker, query, found.candidates, texts, asked.budget_ms / 1e3, plan.rerank_share)
             found = replace(found, candidates=diversify(candidates, k, mmr) if mmr is not None else candidates)
         found = replace(found, candidates=found.candidates.take_first(k))
@@ -432,7 +440,7 @@ class Searcher:
             found = state.store.hydrate([hit.chunk.id])
         chunk, document = found.get(hit.chunk.id, (hit.chunk, hit.document))
         shift = chunk.start - hit.chunk.start
-        matches = own.matches(text, _read(chunk, document), len(chunk.text))
+        matches = own.matches(text, read_passage(chunk, document), len(chunk.text))
         return [replace(m, passage=(m.passage[0] + shift, m.passage[1] + shift)) if m.passage else m for m in matches]
 
     def _unit(self, vector: FloatArray) -> FloatArray:
@@ -453,15 +461,27 @@ class Searcher:
         fold: bool,
         asked: Filter | None,
         diversified: tuple[int, float] | None = None,
+        n_read: int = 0,
     ) -> Found:
-        """The first stage in one state of the index; `diversified` (k, lambda) before documents are read."""
+        """The first stage in one state of the index; `diversified` (k, lambda) before documents are read.
+
+        Among the first `n_read`, copies that a reranker would read otherwise have rows of their own.
+        """
         with self._index.state() as state:
             selection = state.selector.select(asked) if asked is not None else None
-            candidates = gather(state, query, depth, per_document=per_document, fold=fold, selection=selection)
+            candidates, copies = gather(state, query, depth, per_document=per_document, fold=fold, selection=selection)
             candidates = diversify(candidates, *diversified) if diversified else candidates
-            passages = state.store.hydrate(candidates.ids.tolist(), candidates.vector_ids.tolist())
-            elsewhere = state.store.duplicates(i for folded in candidates.duplicates for i in folded)
-            return Found(candidates, passages, elsewhere, state.lexical)
+            found = self._hydrated(state, candidates)
+            if n_read and len(copies):
+                with_copies = found.with_copies(copies, n_read, per_document)
+                found = self._hydrated(state, with_copies) if len(with_copies) > len(candidates) else found
+            return found
+
+    def _hydrated(self, state: IndexState, candidates: Candidates) -> Found:
+        """Candidates with what the state that found them says of them."""
+        passages = state.store.hydrate(candidates.ids.tolist(), candidates.vector_ids.tolist())
+        elsewhere = state.store.duplicates({i for folded in candidates.duplicates for i in folded})
+        return Found(candidates, passages, elsewhere, state.lexical)
 
     def _no_passage(self, chunk_id: int) -> PassageNotFound:
         return PassageNotFound(
@@ -537,11 +557,6 @@ class Searcher:
             if self._own_reranker is None and isinstance(embedder, TokenEmbedder):
                 self._own_reranker = LateInteraction(embedder)
             return self._own_reranker
-
-
-def _read(chunk: Chunk, document: Document) -> str:
-    """What a reranker reads of a passage."""
-    return read_in_context(chunk.text, f"{document.title} > {chunk.heading}")
 
 
 def _query_text(text: Any) -> str:

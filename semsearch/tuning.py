@@ -21,7 +21,7 @@ from semsearch.ranking.feedback import rank_hybrid
 from semsearch.ranking.fusion import dense_weight
 from semsearch.ranking.plan import DEFAULT_PLAN, RankingPlan
 from semsearch.ranking.reranking import late_parts, reranked
-from semsearch.rescoring import read_in_context
+from semsearch.reading import read_in_context
 from semsearch.search_options import RERANK_DEPTH
 from semsearch.searching import Searcher
 from semsearch.store.files import index_path
@@ -219,7 +219,7 @@ def _rankings(
     for key in {(plan.dense_weight, plan.feedback) for plan in plans}:
         weight = dense_weight(legs.unknown_share, key[0])
         fused = rank_hybrid(legs.candidates, legs.query, weight, feedback=key[1])
-        first_stages[key] = choose(fused, RERANK_DEPTH, per_document=1)
+        first_stages[key], _ = choose(fused, RERANK_DEPTH, per_document=1)
     first_stage_of = [first_stages[plan.dense_weight, plan.feedback] for plan in plans]
     to_read = sorted({i for found in first_stages.values() for i in found.ids.tolist()})
     if reranker is None or not to_read:

@@ -136,6 +136,7 @@ class Duplicate:
         document_id, source, title: as those of `Document`.
         line_start: first line of the passage in that document's text, from 1.
         page: page on which it begins, from 1; None when the document has no pages.
+        heading: as that of `Chunk`.
     """
 
     chunk_id: int
@@ -144,6 +145,7 @@ class Duplicate:
     title: str
     line_start: int
     page: int | None = None
+    heading: str = ""
 
 
 @dataclass(frozen=True, slots=True)

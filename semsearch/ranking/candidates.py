@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -78,6 +78,16 @@ class Candidates:
             tuple(map(self.duplicates.__getitem__, at.tolist())),
             {name: part[at] for name, part in self.parts.items()},
             self.hundredth,
+        )
+
+    def followed_by(self, others: Candidates) -> Candidates:
+        """These rows, then those of others of the same query and stage."""
+        arrays = [f.name for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)]
+        return Candidates(
+            **{name: np.concatenate([getattr(self, name), getattr(others, name)]) for name in arrays},
+            duplicates=self.duplicates + others.duplicates,
+            parts={name: np.concatenate([part, others.parts[name]]) for name, part in self.parts.items()},
+            hundredth=self.hundredth,
         )
 
     def take_first(self, n: int) -> Candidates:

@@ -14,7 +14,7 @@ from semsearch.products import each_with, each_with_each
 from semsearch.ranking.candidates import Candidates, ScoreArray
 from semsearch.types import FloatArray
 
-__all__ = ["Texts", "choose", "diversify", "maximal_marginal_relevance", "say_the_same"]
+__all__ = ["Texts", "best_of_copies", "choose", "diversify", "maximal_marginal_relevance", "say_the_same"]
 
 # Measured on 21,847 passages of documentation in several formats, editions and languages. 2,666 pairs of them have a
 # cosine of 0.9 or more, and the rule takes 530: 375 word for word alike, and 155 that are, by the words in which they
@@ -54,8 +54,10 @@ def say_the_same(a: str, b: str) -> bool:
     return a == b or _same(_words(a), _words(b))
 
 
-def choose(candidates: Candidates, n: int, *, per_document: int = 0, texts: Texts | None = None) -> Candidates:
-    """The first n candidates that may stand beside each other, in order.
+def choose(
+    candidates: Candidates, n: int, *, per_document: int = 0, texts: Texts | None = None
+) -> tuple[Candidates, Candidates]:
+    """The first n candidates that may stand beside each other, in order, and those that were folded into them.
 
     Args:
         candidates: best first.
@@ -66,10 +68,10 @@ def choose(candidates: Candidates, n: int, *, per_document: int = 0, texts: Text
 
     Returns:
         At most n; `duplicates` names what was folded into each, of the candidates walked through: those until the
-        places were filled, in whole blocks of 100.
+        places were filled, in whole blocks of 100. And these, in order; each one's names the others of its fold.
     """
     chosen: list[int] = []
-    folded: dict[int, list[int]] = {}
+    folded: dict[int, list[int]] = {}  # rows, by the row chosen
     places: Counter[int] = Counter()
     twins = _Twins(candidates, texts) if texts is not None else None
     documents, ids = candidates.documents.tolist(), candidates.ids.tolist()
@@ -78,14 +80,41 @@ def choose(candidates: Candidates, n: int, *, per_document: int = 0, texts: Text
             break
         first = twins.of(row, chosen) if twins is not None else None
         if first is not None:
-            folded[first].append(ids[row])
+            folded[first].append(row)
         elif len(chosen) < n and (not per_document or places[documents[row]] < per_document):
             chosen.append(row)
             folded[row] = []
             places[documents[row]] += 1
             if twins is not None:
                 twins.choose(row)
-    return replace(candidates.take(chosen), duplicates=tuple(tuple(folded[row]) for row in chosen))
+    alike = {row: [first, *others] for first, others in folded.items() for row in (first, *others)}
+    rows = sorted(row for others in folded.values() for row in others)
+    duplicates = {row: tuple(ids[other] for other in alike[row] if other != row) for row in alike}
+    return (
+        replace(candidates.take(chosen), duplicates=tuple(duplicates[row] for row in chosen)),
+        replace(candidates.take(rows), duplicates=tuple(duplicates[row] for row in rows)),
+    )
+
+
+def best_of_copies(candidates: Candidates, scores: ScoreArray) -> tuple[Candidates, ScoreArray]:
+    """Of candidates that are each other's `duplicates` the one that a reranker liked best, the others left out.
+
+    Args:
+        candidates: best first.
+        scores: (m,) what it answered for the first m; ties go to the smaller row, and what was read before the rest.
+
+    Returns:
+        Candidates in their order, and the scores of those of them that were read.
+    """
+    ids = candidates.ids.tolist()
+    seen: set[int] = set()
+    kept: list[int] = []
+    for row in [*np.argsort(-scores, kind="stable").tolist(), *range(len(scores), len(ids))]:
+        if ids[row] not in seen:
+            kept.append(row)
+            seen.update((ids[row], *candidates.duplicates[row]))
+    kept.sort()
+    return candidates.take(kept), scores[[row for row in kept if row < len(scores)]]
 
 
 def diversify(candidates: Candidates, k: int, trade_off: float) -> Candidates:

@@ -375,10 +375,10 @@ class Store:
         sql = "SELECT id FROM documents WHERE visible = 1 AND id IN ({})"
         shown = {row[0] for row in self._of_ids(sql, documents)}
         found = {}
-        for chunk_id, document_id, _, _, _, line_start, _, _, page, *_ in chunks:
+        for chunk_id, document_id, _, _, _, line_start, _, heading, page, *_ in chunks:
             if document_id in shown:
                 _, key, _, title, source, *_ = documents[document_id]
-                found[chunk_id] = Duplicate(chunk_id, key, source, title, line_start, page)
+                found[chunk_id] = Duplicate(chunk_id, key, source, title, line_start, page, heading)
         self.check_none_missing(chunk_ids, found)
         return found
 

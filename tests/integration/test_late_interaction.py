@@ -12,7 +12,7 @@ from semsearch.encoders import pacing
 from semsearch.encoders.late_interaction import LateInteraction
 from semsearch.encoders.models import cache_folder, find_model
 from semsearch.encoders.torch_runtime import TorchEmbedder
-from semsearch.rescoring import MAX_CONTEXT_CHARS, read_in_context
+from semsearch.reading import MAX_PART_CHARS, read_in_context
 from semsearch.types import Heading
 from tests.checkpoints import write_bi_encoder
 
@@ -110,29 +110,35 @@ def test_what_is_explained_is_the_passage_without_the_lines_around_it():
 @pytest.mark.parametrize(
     ("text", "context", "read"),
     [
-        ("It opens at nine.", "The museum > Hours", "It opens at nine.\n\nThe museum > Hours"),
+        ("It opens at nine.", "The museum > Hours", "It opens at nine.\n\nThe museum\nHours"),
         ("# Hours\n\nIt opens at nine.", "The museum > Hours", "# Hours\n\nIt opens at nine.\n\nThe museum"),
-        ("The museum: Hours", "The museum > Hours", "The museum: Hours"),
-        ("It opens.", "Museum > Museum > Hours", "It opens.\n\nMuseum > Hours"),
+        ("the MUSEUM: hours", "The museum > Hours", "the MUSEUM: hours"),
+        ("It opens.", "Museum > Museum > Hours", "It opens.\n\nMuseum\nHours"),
         ("It opens.", " > ", "It opens."),
         ("It opens.", "", "It opens."),
-        ("It opens.", "m" * 1000, "It opens.\n\n" + "m" * MAX_CONTEXT_CHARS),
+        ("It opens.", "  Museum ", "It opens.\n\nMuseum"),
+        ("Google Calendar goes", "Go > Calendars > Cal", "Google Calendar goes\n\nGo\nCalendars\nCal"),
+        ("It is for C++, not D", "C > C++ > D", "It is for C++, not D"),
+        ("这个产品很好", "产品 > 价格", "这个产品很好\n\n价格"),
+        ("It opens.", "Guide > Part 1 > Chapter 2 > Section 3", "It opens.\n\nGuide\nChapter 2\nSection 3"),
+        ("It opens.", "m" * 1000, "It opens.\n\n" + "m" * MAX_PART_CHARS),
+        ("It opens.", "many words " * 90 + "> Hours", "It opens.\n\n" + "many words " * 13 + "many\nHours"),
     ],
 )
 def test_a_passage_is_read_with_what_it_does_not_say_of_its_title_and_headings(text, context, read):
     assert read_in_context(text, context) == read
 
 
+def titled(where, name, key, text):
+    """A document below a title or a heading that its text does not say."""
+    return Document(key, text, **({"title": name} if where == "title" else {"outline": (Heading(0, 1, name),)}))
+
+
 @pytest.mark.parametrize("where", ["title", "heading"])
 def test_title_and_headings_tell_what_a_passage_is_about(where):
     """Two documents say the same below other titles, or other headings; what is asked names one of them."""
     hours = "It opens at nine in the morning and closes at five, on Sundays at noon. Children pay half."
-
-    def below(name, key, text):
-        more = {"title": name} if where == "title" else {"outline": (Heading(0, 1, name),)}
-        return Document(key, text, **more)
-
-    build_index([below("The swimming pool", "a", hours), below("The museum", "b", f"{hours} ")])
+    build_index([titled(where, "The swimming pool", "a", hours), titled(where, "The museum", "b", f"{hours} ")])
     query = "opening hours of the gallery of paintings"
     with Searcher.open() as searcher:
         hits = searcher.search(query, fold=False, budget_ms=60_000)
@@ -146,3 +152,41 @@ def test_title_and_headings_tell_what_a_passage_is_about(where):
     assert told["gallery"] == ("museum", None)
     opens = hours.index("opens")
     assert told["opening"] == ("opens", (opens, opens + len("opens")))
+
+
+@pytest.mark.parametrize("where", ["title", "heading"])
+def test_of_copies_the_one_is_shown_that_stands_below_the_title_asked_for(where):
+    hours = "It opens at nine in the morning and closes at five, on Sundays at noon. Children pay half."
+    names = ["The swimming pool", "The zoo", "The museum", "The railway station", "The zoo"]
+    build_index(
+        [titled(where, name, key, hours) for name, key in zip(names, "abcde", strict=True)]
+        + [Document("f", "The gallery's paintings are by local artists.")]
+    )
+    asked = {"c": "opening hours of the exhibition of paintings", "d": "when can I take a train", "b": "see the lions"}
+    with Searcher.open() as searcher:
+        for key, query in asked.items():
+            hits = searcher.search(query, k=5, budget_ms=60_000)
+            hit = next(hit for hit in hits if hit.document.id != "f")
+            assert [hit.document.id, *sorted(d.document_id for d in hit.duplicates)] == [
+                key,
+                *sorted({*"abcde"} - {key}),
+            ]
+            assert len(hits) == 2 and [h.rank for h in hits] == [1, 2]
+            apart = {h.document.id: h for h in searcher.search(query, k=6, fold=False, budget_ms=60_000)}
+            assert hit.scores.rerank == pytest.approx(max(apart[i].scores.rerank for i in "abcde"), abs=1e-5)
+            assert hit.scores.rerank == pytest.approx(apart[key].scores.rerank, abs=1e-5)
+
+
+def test_copies_in_other_contexts_do_not_crowd_others_out():
+    hours = "It opens at nine in the morning and closes at five, on Sundays at noon. Children pay half."
+    others = [f"Tickets to the {place} cost {i} euros." for i, place in enumerate(("zoo", "pool", "park"), 2)]
+    houses = [Document(f"h{i}", hours, title=f"House {i}") for i in range(24)]
+    build_index([*houses, *(Document(text, text) for text in others)])
+    with Searcher.open() as searcher:
+        for depth, n_read in ((30, 4), (6, 2), (5, 1), (1, 1)):  # the copies come first, and five of them are read
+            hits = searcher.search("when does it open and close", k=10, rerank_depth=depth, budget_ms=60_000)
+            assert len({h.chunk.text for h in hits}) == len(hits) == 4
+            copies = next(h for h in hits if h.chunk.text == hours)
+            assert len(copies.duplicates) == 23
+            assert copies.chunk.id not in {d.chunk_id for d in copies.duplicates}
+            assert [h.scores.rerank is None for h in hits] == [i >= n_read for i in range(4)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from semsearch.errors import InvalidInput
 from semsearch.ranking.candidates import Candidates
-from semsearch.ranking.diversity import choose, diversify, maximal_marginal_relevance, say_the_same
+from semsearch.ranking.diversity import best_of_copies, choose, diversify, maximal_marginal_relevance, say_the_same
 
 TEXT = (
     "To receive a parcel after closing time, leave a note for the porter at the north gate before 18:30. "
@@ -97,17 +97,35 @@ def make(texts: list[str], documents: list[int] | None = None, *, seed: int = 0)
 
 def test_copies_take_one_place_and_the_places_are_filled() -> None:
     candidates, texts = make(["a one", "b two", "a one", "a 1", "b TWO", "c three", "d four"])
-    found = choose(candidates, 4, texts=lambda ids: {i: texts[i] for i in ids})
+    found, copies = choose(candidates, 4, texts=lambda ids: {i: texts[i] for i in ids})
     assert found.ids.tolist() == [10, 11, 13, 15]
     assert found.duplicates == ((12,), (14,), (), ())
-    assert choose(candidates, 4).ids.tolist() == [10, 11, 12, 13]
+    assert copies.ids.tolist() == [12, 14]
+    assert copies.duplicates == ((10,), (11,))
+    found, copies = choose(candidates, 4)
+    assert found.ids.tolist() == [10, 11, 12, 13] and not len(copies)
+
+
+def test_of_copies_the_one_stays_that_the_reranker_likes_best() -> None:
+    candidates, texts = make(["a one", "a one", "b two", "a one", "c three", "d four", "d four"])
+    found, copies = choose(candidates, 9, texts=lambda ids: {i: texts[i] for i in ids})
+    assert found.ids.tolist() == [10, 12, 14, 15]
+    both = found.followed_by(copies).take([0, 4, 5, 1, 2, 3, 6])
+    assert both.ids.tolist() == [10, 11, 13, 12, 14, 15, 16]
+    kept, scores = best_of_copies(both, np.array([0.1, 0.3, 0.2, 0.7]))
+    assert kept.ids.tolist() == [11, 12, 14, 15]
+    assert kept.duplicates == ((10, 13), (), (), (16,))
+    assert scores.tolist() == [0.3, 0.7]
+    assert np.array_equal(kept.vectors, candidates.take([1, 2, 4, 5]).vectors)
+    assert best_of_copies(both, np.array([0.1, 0.1, 0.1, 0.1]))[0].ids.tolist() == [10, 12, 14, 15]
+    assert best_of_copies(both, np.array([0.1]))[0].ids.tolist() == [10, 12, 14, 15]
 
 
 def test_a_copy_takes_no_place_of_its_document_either() -> None:
     candidates, texts = make(["a one", "b two", "a one", "b two", "c x", "d y", "e z"], [1, 1, 2, 2, 2, 2, 1])
-    found = choose(candidates, 10, per_document=2, texts=lambda ids: {i: texts[i] for i in ids})
+    found, _ = choose(candidates, 10, per_document=2, texts=lambda ids: {i: texts[i] for i in ids})
     assert found.ids.tolist() == [10, 11, 14, 15]
-    assert choose(candidates, 10, per_document=2).ids.tolist() == [10, 11, 12, 13]
+    assert choose(candidates, 10, per_document=2)[0].ids.tolist() == [10, 11, 12, 13]
 
 
 def test_words_are_read_only_where_vectors_are_near() -> None:
@@ -139,11 +157,14 @@ def test_choosing_equals_comparing_all_pairs(texts: list[str], n: int, limit: in
         full = limit and sum(documents[j] == documents[i] for j in chosen) >= limit
         if not same and not full and len(chosen) < n:
             chosen.append(i)
-    found = choose(candidates, n, per_document=limit, texts=lambda ids: {i: text_of[i] for i in ids})
+    found, copies = choose(candidates, n, per_document=limit, texts=lambda ids: {i: text_of[i] for i in ids})
     assert found.ids.tolist() == [10 + i for i in chosen]
     for chunk_id, folded in zip(found.ids.tolist(), found.duplicates, strict=True):
         assert all(say_the_same(text_of[chunk_id], text_of[i]) and i > chunk_id for i in folded)
-    assert len({i for folded in found.duplicates for i in folded}) == sum(map(len, found.duplicates))
+    assert sorted(i for folded in found.duplicates for i in folded) == copies.ids.tolist()
+    with_copies = {i: {i, *folded} for i, folded in zip(found.ids.tolist(), found.duplicates, strict=True)}
+    for chunk_id, others in zip(copies.ids.tolist(), copies.duplicates, strict=True):
+        assert {chunk_id, *others} in with_copies.values() and chunk_id not in others
 
 
 def brute_force(relevance: list[float], vectors: np.ndarray, k: int, trade_off: float) -> list[int]:

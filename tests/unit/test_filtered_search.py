@@ -102,7 +102,7 @@ def test_filtered_top_k_is_that_of_what_matches(
             chosen = state.selector.select(parse(f"draw < {n_allowed}"))
             assert len(chosen.documents) == n_allowed
             assert len(chosen.chunks) == len(chosen.vectors) == 1 + (n_allowed - 1) * PASSAGES
-            found = gather(state, query, k, per_document=0, fold=False, selection=chosen)
+            found, _ = gather(state, query, k, per_document=0, fold=False, selection=chosen)
             expected = by_brute_force(state, query, chosen, gathering.CANDIDATES)
             assert chosen.holds(found.documents).all()
             words = state.lexical.search_among(text, k, chosen.chunks)
@@ -172,7 +172,7 @@ def test_approximate_indexes_keep_their_recall(large: Searcher, monkeypatch: pyt
             chosen = state.selector.select(parse(f"draw < {n_allowed}"))
             for text in queries:
                 query = Query(text, "dense", ToyEmbedder().embed_queries([text])[0], 1.0)
-                found = gather(state, query, 10, per_document=0, fold=False, selection=chosen)
+                found, _ = gather(state, query, 10, per_document=0, fold=False, selection=chosen)
                 exact = by_brute_force(state, query, chosen, 100)
                 assert len(found) == min(10, len(chosen.chunks))
                 worst = exact[len(found) - 1][1]
