@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -509,6 +511,38 @@ class TestErrors:
         assert done.exit_code == 130
         assert "kept" in done.stderr
         assert "Traceback" not in done.output
+
+    def test_interruption_while_modules_are_loaded_shows_no_traceback(self):
+        code = (
+            "import signal, sys, semsearch.__main__ as command\n"
+            "class Interrupter:\n"
+            "    def find_spec(self, name, *_):\n"
+            "        if name == 'click': signal.raise_signal(signal.SIGINT)\n"
+            "sys.meta_path.insert(0, Interrupter())\n"
+            "command.main()"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+    @pytest.mark.parametrize("pause_s", [0.02, 0.5])
+    def test_a_second_interruption_ends_it_at_once_and_nothing_is_lost(self, tmp_path, pause_s):
+        docs, index = tmp_path / "docs", tmp_path / "index"
+        docs.mkdir()
+        for i in range(60):
+            (docs / f"{i}.txt").write_text(f"Ledger {i}. " + a_long_page().replace("line ", f"line {i}") * 4)
+        command = [sys.executable, "-m", "semsearch", "index", str(docs), "--index", str(index), "-q"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            while not list(index.glob("vectors/*.npy")) and process.poll() is None:
+                time.sleep(0.01)
+            for _ in range(2):
+                process.send_signal(signal.SIGINT)
+                time.sleep(pause_s)
+            told = process.communicate(timeout=60)[1]
+        assert process.returncode in (130, -signal.SIGINT)
+        assert "Traceback" not in told and "FATAL" not in told
+        assert run("index", docs, "--index", index).exit_code == 0
+        assert run("verify", "--index", index).exit_code == 0
+        assert run("list", "--index", index).stdout.count("indexed") == 60
 
     def test_a_known_error_is_its_text(self, folder, monkeypatch):
         monkeypatch.setattr("semsearch.indexing.build_index", raising(IndexLocked("it is \x1b[1mbusy")))
