@@ -342,7 +342,7 @@ def _compare_sources(store: Store) -> SourceCounts:
         else:
             counts["changed"] += 1
     kept = [*seen.left_out, *(root.path for root in seen.gone)]
-    for path in known.keys() - seen.found.keys():
+    for path in known.keys() - seen.found.keys() - seen.left_out.keys():
         counts["gone"] += not os.path.lexists(path) or not any(covers(folder, path) for folder in kept)
     return SourceCounts(**counts)
 

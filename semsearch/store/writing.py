@@ -374,6 +374,9 @@ class StoreWriter:
             "INSERT OR IGNORE INTO doomed SELECT id FROM documents WHERE visible = 1 AND key = ?",
             ((k,) for k in drop_keys),
         )
+        # A file whose documents go by their ids, not with it, is to be read again.
+        of_files = "SELECT path FROM documents WHERE id IN (SELECT id FROM doomed)"
+        execute(f"UPDATE files SET content_hash = NULL WHERE path IN ({of_files})")
         n_dropped = int(execute("SELECT count(*) FROM doomed").fetchone()[0])
         chunks = "SELECT id FROM chunks WHERE document_id IN (SELECT id FROM doomed) ORDER BY id"
         dropped = [row[0] for row in execute(chunks).fetchall()]

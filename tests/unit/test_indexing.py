@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from semsearch.store.metadata import Store
 from semsearch.store.schema import FORMAT_VERSION, check_format, migrate
 from semsearch.store.sealing import seal
 from semsearch.types import FloatArray
+from semsearch.verifying import verify
 from tests.toy import ToyEmbedder
 
 PAGE = "# {0}\n\nAll about {0}.\n\n" + "\n\n".join(
@@ -470,6 +472,23 @@ def test_remove(docs: Path, toy: ToyEmbedder) -> None:
     assert docs.is_dir() and (docs / "engine.md").exists()
     with pytest.raises(IndexNotFound):
         remove(["x"], index="other")
+
+
+@pytest.mark.parametrize("by", ["replacing", "emptying", "removing"])
+def test_a_file_whose_document_is_taken_by_its_id_is_read_again(docs: Path, toy: ToyEmbedder, by: str) -> None:
+    (docs / "rows.csv").write_text("town,river\nBerne,Aare\nBasle,Rhine\n")
+    index(docs, toy)
+    before = state(toy)
+    for key in (str(docs / "guides/wheel.md"), f"{docs / 'rows.csv'}#row=2"):
+        if by == "removing":
+            assert remove([], ids=[key]).documents == 1
+        else:
+            index([Document(key, "Other words." if by == "replacing" else "")], toy)
+    assert state(toy) != before
+    assert astuple(verify(embedder=toy).sources) == (2, 2, 0, 0)
+    assert index(docs, toy).files.indexed == 2
+    assert state(toy) == before
+    assert index(docs, toy).files.indexed == 0
 
 
 def test_wrong_sources(toy: ToyEmbedder, own_folder: Path) -> None:

@@ -259,6 +259,7 @@ def test_what_verify_compares_is_told(copy: Path) -> None:
 
 def test_source_files_are_compared_with_what_was_read(copy: Path, original: Path, tmp_path: Path) -> None:
     docs = shutil.copytree(original.parent / "docs", tmp_path / "docs")
+    Path(os.fsdecode(os.fsencode(docs) + b"/\xff.txt")).write_text("A text.")  # is skipped, and not gone
     index = tmp_path / "index"
     build_index(docs, index=index, embedder=ToyEmbedder())
     (docs / "river.txt").write_text("Something else.")
