@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Searcher"]
 
+MAX_QUERY_CHARS = 100_000  # some 25,000 tokens, which are encoded in pieces, in a second or two
 ENCODED_AT_ONCE = 32  # queries: one by one they take twice to four times as long, and more at once gain nothing
 
 
@@ -182,8 +184,8 @@ class Searcher:
             At most k hits, best first; the same query on the same index and machine gives the same hits.
 
         Raises:
-            InvalidInput: an argument is out of range, `rerank` is asked for without a reranker, or `where` cannot be
-                read or has a field that no document has.
+            InvalidInput: the query has more than 100,000 characters, an argument is out of range, `rerank` is asked for
+                without a reranker, or `where` cannot be read or has a field that no document has.
             ModelError: the index's model cannot be found or run.
             IndexCorrupt: files of the index cannot be read.
         """
@@ -304,6 +306,7 @@ class Searcher:
             IndexCorrupt: files of the index cannot be read.
         """
         check_counts(k=k, per_document=per_document)
+        chunk_id = _chunk_id(chunk_id)
         with self._index.state() as state:
             place = state.store.places_of_chunks([chunk_id])
             vector = state.vectors.get(np.array([i for _, _, i in place], dtype=np.int64))
@@ -326,6 +329,7 @@ class Searcher:
             IndexCorrupt: files of the index cannot be read.
         """
         check_counts(context=context)
+        chunk_id = _chunk_id(chunk_id)
         with self._index.state() as state:
             found = state.store.hydrate([chunk_id])
         if chunk_id not in found:
@@ -343,9 +347,11 @@ class Searcher:
             where: which of them, as for `search`.
 
         Raises:
-            InvalidInput: `where` cannot be read or has a field that no document has.
+            InvalidInput: `ids` is no list, or `where` cannot be read or has a field that no document has.
             IndexCorrupt: files of the index cannot be read.
         """
+        if isinstance(ids, str):
+            raise InvalidInput(f"{ids!r} is one id; give a list of them")
         asked = parse(where) if where is not None else None
         wanted = None if ids is None else [storable(i) for i in ids]
         with self._index.state() as state:
@@ -562,7 +568,18 @@ class Searcher:
 def _query_text(text: Any) -> str:
     if not isinstance(text, str):
         raise InvalidInput(f"the query is {text!r}; give a string")
+    if len(text) > MAX_QUERY_CHARS:
+        raise InvalidInput(
+            f"the query has {len(text):,} characters; give at most {MAX_QUERY_CHARS:,}, such as a document's beginning"
+        )
     return storable(text)
+
+
+def _chunk_id(given: Any) -> int:
+    try:
+        return operator.index(given)
+    except TypeError:
+        raise InvalidInput(f"chunk_id = {given!r}: give the id of a hit's chunk, a whole number") from None
 
 
 def _check_model(built: Mapping[str, Any], embedder: Embedder, path: Path) -> None:

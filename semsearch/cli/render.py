@@ -81,6 +81,8 @@ def index_report(report: IndexReport, index: str) -> None:
             print_line(console, "    ", (clean_line(short_path(problem.path)), PATH), f": {clean_line(problem.reason)}")
         if len(failed) > MAX_FAILURES_SHOWN:
             print_line(console, f"    and {len(failed) - MAX_FAILURES_SHOWN:,} more; see them all with: semsearch list")
+    if not n.seen:
+        print_line(console, "  There was nothing to read. Hidden and ignored files are left out.")
     _skipped(console, [problem for problem in report.problems if not problem.failed])
     if chunks.total:
         option = "" if index == DEFAULT_INDEX else f" --index {shlex.quote(index)}"

@@ -100,7 +100,8 @@ class Guard:
             raise Refused(204, "", PREFLIGHT)
         if self._token and scope["path"] not in self._open_paths:
             given = " ".join(_values(scope, b"authorization")).encode("latin-1", "replace")
-            if not hmac.compare_digest(given, b"Bearer " + self._token):
+            scheme, _, token = given.partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(token, self._token):
                 message = "the token is missing or wrong; send it as Authorization: Bearer TOKEN"
                 raise Refused(401, message, {b"www-authenticate": b"Bearer"})
 

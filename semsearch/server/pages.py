@@ -33,7 +33,7 @@ def add_page(app: FastAPI) -> frozenset[str]:
 
 
 def _add_file(app: FastAPI, route: str, path: Path) -> None:
-    @app.get(route, include_in_schema=False)
+    @app.api_route(route, methods=["GET", "HEAD"], include_in_schema=False)
     def file() -> Response:
         headers = {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY}
         return Response(path.read_bytes(), headers=headers, media_type=KINDS[path.suffix])

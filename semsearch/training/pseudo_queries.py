@@ -102,7 +102,8 @@ def make_hidden_queries(data: TrainingData, *, n_queries: int, seed: int) -> Tra
             kept[key] = query
             for place, text in left.items():
                 texts[place] = text
-                contexts[place] = " > ".join(part for part in contexts[place].split(" > ") if part.strip() != query)
+                parts = (_without(part, query) for part in contexts[place].split(" > "))
+                contexts[place] = " > ".join(part for part in parts if part)
     n_titles = sum(key.startswith("t") for key in kept)
     return replace(
         made,

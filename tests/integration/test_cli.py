@@ -544,6 +544,11 @@ class TestErrors:
         assert run("verify", "--index", index).exit_code == 0
         assert run("list", "--index", index).stdout.count("indexed") == 60
 
+    def test_an_empty_folder_is_said_to_be_empty(self, tmp_path):
+        (tmp_path / "docs").mkdir()
+        done = run("index", tmp_path / "docs", "--index", tmp_path / "index")
+        assert done.exit_code == 0 and "There was nothing to read" in done.stdout
+
     def test_a_known_error_is_its_text(self, folder, monkeypatch):
         monkeypatch.setattr("semsearch.indexing.build_index", raising(IndexLocked("it is \x1b[1mbusy")))
         done = run("index", folder)

@@ -257,8 +257,11 @@ class TestToken:
                 status, _, headers = running.ask(path)
                 assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
             assert running.ask("/search?q=lamp", headers={"Authorization": "Bearer wrong"})[0] == 401
-            assert running.ask("/search?q=lamp", headers={"Authorization": f"Bearer {TOKEN}"})[0] == 200
+            for scheme, status in (("Bearer", 200), ("bearer", 200), ("Basic", 401), ("", 401)):
+                given = {"Authorization": f"{scheme} {TOKEN}".strip()}
+                assert running.ask("/search?q=lamp", headers=given)[0] == status
             assert running.ask("/")[0] == 200
+            assert running.ask("/", "HEAD")[:2] == (200, b"")
             assert running.is_alive()
 
 

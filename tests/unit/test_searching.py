@@ -549,6 +549,21 @@ def test_values_of_the_wrong_kind_are_named(searcher: Searcher, options: dict[st
 def test_one_text_is_not_many(searcher: Searcher) -> None:
     with pytest.raises(InvalidInput, match="'river' is one query"):
         searcher.search_many("river")
+    with pytest.raises(InvalidInput, match="'d1' is one id"):
+        searcher.documents("d1")
+
+
+def test_ids_are_numbers(searcher: Searcher) -> None:
+    for ask in (searcher.similar, searcher.passage):
+        with pytest.raises(InvalidInput, match="chunk_id = 'd1': give the id of a hit's chunk"):
+            ask("d1")  # type: ignore[operator]
+    (hit,) = searcher.search("river", k=1)
+    assert searcher.passage(np.int64(hit.chunk.id))[0] == hit.chunk  # type: ignore[arg-type]
+
+
+def test_a_query_that_is_a_book_is_refused(searcher: Searcher) -> None:
+    with pytest.raises(InvalidInput, match="100,001 characters; give at most 100,000"):
+        searcher.search("a" * 100_001)
 
 
 READER = """
