@@ -31,15 +31,15 @@ QUERY = np.array([1.0, 0.0, 0.0], dtype=np.float32)
 A, B, C, D = (0.6, 0.8, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (-1.0, 0.0, 0.0)
 
 
-def test_the_query_moves_half_way_to_the_weighted_mean_of_the_first_three():
+def test_the_query_moves_a_quarter_of_the_way_to_the_weighted_mean_of_the_first_three():
     found = candidates([A, B, C, D], [0.6, 0.3, 0.2, 0.1], [4, 3, 2, 1], [0.5, 0.3, 0.2, 0.1])
-    moved = QUERY + 0.5 * (0.5 * np.array(A) + 0.3 * np.array(B) + 0.2 * np.array(C))
+    moved = QUERY + 0.25 * (0.5 * np.array(A) + 0.3 * np.array(B) + 0.2 * np.array(C))
     assert feedback_vector(QUERY, found) == pytest.approx(moved / np.linalg.norm(moved), abs=1e-6)
 
 
 def test_it_moves_less_where_the_legs_agree_less():
     found = candidates([A, B, C], [0.6, 0.3, 0.2], [4, NONE, NONE], [0.5, 0.3, 0.2])
-    moved = QUERY + 0.5 / 3 * (0.5 * np.array(A) + 0.3 * np.array(B) + 0.2 * np.array(C))
+    moved = QUERY + 0.25 / 3 * (0.5 * np.array(A) + 0.3 * np.array(B) + 0.2 * np.array(C))
     assert agreement(found, np.arange(3)) == pytest.approx(1 / 3)
     assert feedback_vector(QUERY, found) == pytest.approx(moved / np.linalg.norm(moved), abs=1e-6)
 
@@ -58,7 +58,7 @@ def test_only_the_first_ten_of_a_leg_are_its_approval():
 
 def test_copies_of_one_text_speak_once():
     found = candidates([A, A, B], [0.6, 0.6, 0.3], [4, 4, 3], [0.5, 0.5, 0.3], vector_ids=[7, 7, 9])
-    moved = QUERY + 0.5 * (0.5 * np.array(A) + 0.3 * np.array(B)) / 0.8
+    moved = QUERY + 0.25 * (0.5 * np.array(A) + 0.3 * np.array(B)) / 0.8
     assert feedback_vector(QUERY, found) == pytest.approx(moved / np.linalg.norm(moved), abs=1e-6)
 
 
