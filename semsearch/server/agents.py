@@ -54,9 +54,10 @@ class Agents:
         self._manager = server.session_manager
 
     def add_to(self, app: FastAPI) -> None:
-        """Add the route."""
+        """Add the route, with and without a slash at its end: clients write both."""
         self._route = Route(MCP_ROUTE, endpoint=self, methods=["POST"], include_in_schema=False)
-        app.router.routes.append(self._route)
+        with_slash = Route(f"{MCP_ROUTE}/", endpoint=self, methods=["POST"], include_in_schema=False)
+        app.router.routes += [self._route, with_slash]
 
     def running(self) -> AbstractAsyncContextManager[None]:
         """What has to last as long as requests are answered."""

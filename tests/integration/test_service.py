@@ -326,7 +326,8 @@ class TestAgents:
             "method": "tools/call",
             "params": {"name": "search", "arguments": {"query": "lamp"}},
         }
-        assert b"keeper" in running.ask("/mcp", "POST", call, accepted)[1]
+        for path in ("/mcp", "/mcp/"):
+            assert b"keeper" in running.ask(path, "POST", call, accepted)[1]
         foreign = {**accepted, header: "http://evil.example" if header == "Origin" else "evil.example"}
         refused, body, _ = running.ask("/mcp", "POST", call, foreign)
         assert refused == status and b"keeper" not in body
