@@ -130,6 +130,7 @@ def hit_json(hit: Hit) -> dict[str, Any]:
             {
                 "path": other.source or other.document_id,
                 "title": other.title or Path(other.source or other.document_id).stem,
+                "heading": other.heading,
                 "page": other.page,
                 "line_start": other.line_start,
             }
@@ -149,7 +150,7 @@ def hit_from_json(data: Mapping[str, Any]) -> Hit:
     of_chunk = {name: data[name] for name in ("text", "start", "end", "line_start", "line_end", "heading", "page")}
     chunk = Chunk(id=data["chunk_id"], document_id=document.id, ordinal=0, **of_chunk)
     duplicates = tuple(
-        Duplicate(0, other["path"], other["path"], other["title"], other["line_start"], other["page"])
+        Duplicate(0, other["path"], other["path"], other["title"], other["line_start"], other["page"], other["heading"])
         for other in data["duplicates"]
     )
     return Hit(data["rank"], data["score"], data["probability"], chunk, document, scores, duplicates)

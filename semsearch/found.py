@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from semsearch.ranking.candidates import Candidates
 from semsearch.reading import read_in_context, read_passage
 from semsearch.store.lexical import LexicalIndex
-from semsearch.types import Chunk, Document, Duplicate, Hit, Scores
+from semsearch.types import Chunk, Document, Duplicate, FloatArray, Hit, Scores
 
 __all__ = ["Found"]
 
-MAX_READ_AGAIN = 4  # copies of one passage that are read under their own titles, so that others get their turn
+MAX_READ_AGAIN = 4  # copies of one passage that are read in their own contexts, so that others get their turn
+MAX_CONTEXTS = 100  # of one passage, of which these are chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Found:
         passages = (self.passages[i] for i in self.candidates.ids[:n].tolist())
         return [read_passage(chunk, document) for chunk, document in passages]
 
-    def with_copies(self, copies: Candidates, n: int, per_document: int) -> Candidates:
+    def with_copies(self, copies: Candidates, n: int, prefer: Callable[[Sequence[str]], FloatArray]) -> Candidates:
         """The candidates, each followed by those of its copies that a reranker would read in another context.
 
         Copies say the same, but it may be another that stands below the title which is asked for.
@@ -45,26 +47,25 @@ class Found:
         Args:
             copies: those folded into the candidates, best first.
             n: passages that are read; behind them no copies are added.
-            per_document: most rows of one document, which the candidates keep to; 0 for no limit.
+            prefer: scores of some contexts, (n,); asked where there are more of them than are read of one passage.
         """
         row_of = {chunk_id: row for row, chunk_id in enumerate(copies.ids.tolist(), len(self.candidates))}
-        every = self.candidates.followed_by(copies)
-        places = Counter(self.candidates.documents.tolist())
         rows: list[int] = []
         for row, chunk_id in enumerate(self.candidates.ids.tolist()):
             rows.append(row)
+            duplicates = self.candidates.duplicates[row] if len(rows) < n else ()
             chunk, document = self.passages[chunk_id]
-            read = {read_passage(chunk, document)}
-            for copy in (self.elsewhere[i] for i in self.candidates.duplicates[row]):
-                if len(rows) >= n or len(read) > MAX_READ_AGAIN:
-                    break
-                of_document = int(every.documents[row_of[copy.chunk_id]])
-                text = read_in_context(chunk.text, f"{copy.title} > {copy.heading}")
-                if text not in read and not 0 < per_document <= places[of_document]:
-                    places[of_document] += 1
-                    read.add(text)
-                    rows.append(row_of[copy.chunk_id])
-        return every.take(rows)
+            others: dict[str, int] = {}  # rows of copies by what is read of them
+            for copy in (self.elsewhere[i] for i in duplicates):
+                read = read_in_context(chunk.text, f"{copy.title} > {copy.heading}")
+                others.setdefault(read, row_of[copy.chunk_id])
+            others.pop(read_passage(chunk, document), None)
+            texts = list(others)[:MAX_CONTEXTS]
+            if len(texts) > MAX_READ_AGAIN:
+                best = np.argsort(-prefer([text[len(chunk.text) :] for text in texts]), kind="stable")
+                texts = [texts[i] for i in best[:MAX_READ_AGAIN].tolist()]
+            rows += [others[text] for text in texts][: max(0, n - len(rows))]
+        return self.candidates.followed_by(copies).take(rows)
 
     def hits(self, probabilities: Callable[[Sequence[Scores]], Sequence[float | None]] | None = None) -> list[Hit]:
         """One hit a candidate, with what `probabilities` makes of all their scores."""

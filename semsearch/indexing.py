@@ -117,7 +117,8 @@ def remove(
 ) -> RemoveReport:
     """Take files, whole folders or documents (by id) out of an index, and forget the roots among them.
 
-    Nothing is deleted but from the index. A file removed from under a root that stays comes back with the next sync.
+    Nothing is deleted but from the index. A file removed from under a root that stays comes back with the next sync,
+    and so does a document, such as a row, that came from one.
     Another process that is writing to the index is waited for, up to `wait_s` seconds.
 
     Args:

@@ -8,7 +8,7 @@ from semsearch.types import Chunk, Document
 __all__ = ["read_in_context", "read_passage"]
 
 MAX_PART_CHARS = 150  # of a title or heading that are read with a passage
-MAX_PARTS = 3  # of them that are read: the title and the innermost headings
+MAX_HEADINGS = 2  # that are read beside the title: the innermost
 
 
 def read_in_context(text: str, context: str) -> str:
@@ -21,10 +21,13 @@ def read_in_context(text: str, context: str) -> str:
         text: the passage.
         context: its document's title and the headings of the sections around it, outermost first, joined by " > ".
     """
-    said = text.casefold()
-    parts = dict.fromkeys(p for p in map(str.strip, context.split(" > ")) if p and not _says(said, p.casefold()))
-    title, *headings = parts or [""]
-    unsaid = [_shortened(part) for part in (title, *headings[-MAX_PARTS + 1 :]) if part]
+    said = " ".join(text.casefold().split())
+    title, *headings = (" ".join(part.split()) for part in context.split(" > "))
+    parts = {part.casefold(): _shortened(part) for part in headings if part and not _says(said, part.casefold())}
+    parts.pop(title.casefold(), None)
+    unsaid = [*parts.values()][-MAX_HEADINGS:]
+    if title and not _says(said, title.casefold()):
+        unsaid.insert(0, _shortened(title))
     return "\n".join([text, "", *unsaid]) if unsaid else text
 
 

@@ -18,17 +18,26 @@ __all__ = ["rescore"]
 
 
 def rescore(
-    reranker: Reranker, query: Query, candidates: Candidates, texts: Sequence[str], budget_s: float, share: float
+    reranker: Reranker,
+    query: Query,
+    candidates: Candidates,
+    texts: Sequence[str],
+    budget_s: float,
+    share: float,
+    *,
+    per_document: int = 0,
 ) -> Candidates:
     """The candidates with the first reordered: as many, of these texts, as the reranker reads in the time it has.
 
-    Of those that are each other's `duplicates` the one stays that it likes best.
+    Of those that name each other as `duplicates` the one stays that it likes best; `per_document` (0 for no limit)
+    rows of a document may.
     """
     if not texts:
         return candidates
     if hasattr(reranker, "n_within"):
         texts = texts[: reranker.n_within(query.text, texts, budget_s)]
-    candidates, scores = best_of_copies(candidates, reranker.score(query.text, texts).astype(np.float64))
+    scores: ScoreArray = reranker.score(query.text, texts).astype(np.float64)
+    candidates, scores = best_of_copies(candidates, scores, per_document=per_document)
     read = candidates.take_first(len(scores))
     parts: Mapping[str, ScoreArray] = {"reranker": scores}
     weight: float | None = getattr(reranker, "first_stage_weight", None)

@@ -11,6 +11,7 @@ from semsearch.errors import InvalidInput
 __all__ = [
     "BUDGET_MS",
     "MAX_K",
+    "MAX_QUERY_CHARS",
     "MMR_DEPTH",
     "MODES",
     "PER_DOCUMENT",
@@ -23,6 +24,7 @@ __all__ = [
 
 MODES = ("hybrid", "dense", "lexical")
 MAX_K = 10_000
+MAX_QUERY_CHARS = 100_000  # some 25,000 tokens, which are encoded in pieces, in a second or two
 PER_DOCUMENT = 3  # hits of one document unless asked otherwise
 RERANK_DEPTH = 30  # passages that a reranker reads, at most
 BUDGET_MS = 200.0  # that it may take for them

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from semsearch.rescoring import rescore
 from semsearch.search_options import (
     BUDGET_MS,
     MAX_K,
+    MAX_QUERY_CHARS,
     MMR_DEPTH,
     PER_DOCUMENT,
     RERANK_DEPTH,
@@ -57,7 +59,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Searcher"]
 
-MAX_QUERY_CHARS = 100_000  # some 25,000 tokens, which are encoded in pieces, in a second or two
 ENCODED_AT_ONCE = 32  # queries: one by one they take twice to four times as long, and more at once gain nothing
 
 
@@ -236,19 +237,23 @@ class Searcher:
         query = Query(text, mode, vector, weight, plan.feedback)
         depth = max(k, asked.rerank_depth if reranker else MMR_DEPTH if mmr is not None else 0)
         first = (k, mmr) if mmr is not None and not reranker else None
-        n_read = asked.rerank_depth if reranker else 0
+        per_document, n_read = asked.per_document, asked.rerank_depth if reranker else 0
+        prefer = partial(reranker.score, text) if reranker else None
         found = self._gather(
             query,
             depth,
-            per_document=asked.per_document,
+            per_document=per_document,
             fold=asked.fold,
             asked=where,
             diversified=first,
             n_read=n_read,
+            prefer=prefer,
         )
         if reranker:
-            texts = found.to_read(n_read)
-            candidates = rescore(reranker, query, found.candidates, texts, asked.budget_ms / 1e3, plan.rerank_share)
+            texts, budget_s = found.to_read(n_read), asked.budget_ms / 1e3
+            candidates = rescore(
+                reranker, query, found.candidates, texts, budget_s, plan.rerank_share, per_document=per_document
+            )
             found = replace(found, candidates=diversify(candidates, k, mmr) if mmr is not None else candidates)
         found = replace(found, candidates=found.candidates.take_first(k))
         hits = found.hits(self._probabilities(text, found, reranker) if mode != "lexical" else None)
@@ -350,10 +355,8 @@ class Searcher:
             InvalidInput: `ids` is no list, or `where` cannot be read or has a field that no document has.
             IndexCorrupt: files of the index cannot be read.
         """
-        if isinstance(ids, str):
-            raise InvalidInput(f"{ids!r} is one id; give a list of them")
         asked = parse(where) if where is not None else None
-        wanted = None if ids is None else [storable(i) for i in ids]
+        wanted = None if ids is None else _document_ids(ids)
         with self._index.state() as state:
             rows = state.store.document_rows(wanted)
             if asked is not None:
@@ -468,18 +471,20 @@ class Searcher:
         asked: Filter | None,
         diversified: tuple[int, float] | None = None,
         n_read: int = 0,
+        prefer: Callable[[Sequence[str]], FloatArray] | None = None,
     ) -> Found:
         """The first stage in one state of the index; `diversified` (k, lambda) before documents are read.
 
-        Among the first `n_read`, copies that a reranker would read otherwise have rows of their own.
+        With `prefer`, as for `Found.with_copies`, those copies among the first `n_read` have rows of their own which a
+        reranker would read in another context.
         """
         with self._index.state() as state:
             selection = state.selector.select(asked) if asked is not None else None
             candidates, copies = gather(state, query, depth, per_document=per_document, fold=fold, selection=selection)
             candidates = diversify(candidates, *diversified) if diversified else candidates
             found = self._hydrated(state, candidates)
-            if n_read and len(copies):
-                with_copies = found.with_copies(copies, n_read, per_document)
+            if prefer is not None and len(copies):
+                with_copies = found.with_copies(copies, n_read, prefer)
                 found = self._hydrated(state, with_copies) if len(with_copies) > len(candidates) else found
             return found
 
@@ -573,6 +578,16 @@ def _query_text(text: Any) -> str:
             f"the query has {len(text):,} characters; give at most {MAX_QUERY_CHARS:,}, such as a document's beginning"
         )
     return storable(text)
+
+
+def _document_ids(given: Any) -> list[str]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InvalidInput(f"ids = {given!r}: give a list of documents' ids")
+    ids = list(given)
+    for key in ids:
+        if not isinstance(key, str):
+            raise InvalidInput(f"id = {key!r}: give a document's id, a string")
+    return [storable(key) for key in ids]
 
 
 def _chunk_id(given: Any) -> int:

@@ -9,6 +9,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from semsearch.cli.output import echo_json
+from semsearch.errors import InvalidInput
+from semsearch.search_options import MAX_QUERY_CHARS
 
 if TYPE_CHECKING:
     from semsearch.cli.asking import Question
@@ -30,9 +32,11 @@ def answer_lines(question: Question, lines: BinaryIO, *, by_service: bool, devic
         device: where the model runs otherwise.
         reranker: one, by name or folder.
     """
-    is_found, searcher = False, None
+    is_found, searcher, n_lines = False, None, 0
     with ExitStack() as opened:
         while block := [line.decode("utf-8", errors="replace").strip() for line in islice(lines, BATCH)]:
+            first_long = next((i for i, text in enumerate(block) if len(text) > MAX_QUERY_CHARS), None)
+            n_lines, block = n_lines + len(block[:first_long]), block[:first_long]
             answers = _of_service(question, block) if by_service else None
             if answers is None:
                 from semsearch.searching import Searcher
@@ -44,6 +48,8 @@ def answer_lines(question: Question, lines: BinaryIO, *, by_service: bool, devic
             for answer in answers:
                 echo_json(answer)
                 is_found = is_found or bool(answer["hits"])
+            if first_long is not None:
+                raise InvalidInput(f"line {n_lines + 1} has more than {MAX_QUERY_CHARS:,} characters; shorten it")
     return is_found
 
 

@@ -190,7 +190,7 @@ def remove(paths: tuple[str, ...], index: str, wait_s: float, as_json: bool) -> 
     """Take files or folders out of an index.
 
     The files themselves are not touched. A folder that is removed is no longer remembered. A file that is removed from
-    a folder that stays comes back when that folder is indexed again, unless it is excluded.
+    a folder that stays comes back when that folder is indexed again, unless it is excluded; so does a row of it.
 
     Exit status: 0 when all were removed, 1 when the index did not hold one of them, 2 on errors.
     """

@@ -95,8 +95,15 @@ def prepare_process() -> None:
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     """Break off what is under way, once: Python would go down with threads that still compute, and abort."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    signal.signal(signal.SIGINT, _leave)
     raise KeyboardInterrupt
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """End at once, with the cursor that a progress bar has hidden."""
+    if os.isatty(2):
+        os.write(2, b"\r\x1b[?25h\n")
+    os._exit(INTERRUPTED)
 
 
 def _fail(message: str, error: Exception) -> None:

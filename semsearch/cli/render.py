@@ -82,7 +82,9 @@ def index_report(report: IndexReport, index: str) -> None:
         if len(failed) > MAX_FAILURES_SHOWN:
             print_line(console, f"    and {len(failed) - MAX_FAILURES_SHOWN:,} more; see them all with: semsearch list")
     if not n.seen:
-        print_line(console, "  There was nothing to read. Hidden and ignored files are left out.")
+        print_line(
+            console, "  There was nothing to read; hidden and ignored files are left out, and what no --glob asks for"
+        )
     _skipped(console, [problem for problem in report.problems if not problem.failed])
     if chunks.total:
         option = "" if index == DEFAULT_INDEX else f" --index {shlex.quote(index)}"

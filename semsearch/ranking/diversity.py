@@ -68,7 +68,7 @@ def choose(
 
     Returns:
         At most n; `duplicates` names what was folded into each, of the candidates walked through: those until the
-        places were filled, in whole blocks of 100. And these, in order; each one's names the others of its fold.
+        places were filled, in whole blocks of 100. And these, in order; each one's names all that say the same.
     """
     chosen: list[int] = []
     folded: dict[int, list[int]] = {}  # rows, by the row chosen
@@ -87,34 +87,44 @@ def choose(
             places[documents[row]] += 1
             if twins is not None:
                 twins.choose(row)
-    alike = {row: [first, *others] for first, others in folded.items() for row in (first, *others)}
-    rows = sorted(row for others in folded.values() for row in others)
-    duplicates = {row: tuple(ids[other] for other in alike[row] if other != row) for row in alike}
+    fold_of: dict[int, tuple[int, ...]] = {}
+    for first, others in folded.items():
+        fold = tuple(ids[row] for row in (first, *others))  # one for all of its copies, which may be thousands
+        fold_of.update(dict.fromkeys(others, fold))
+        fold_of[first] = fold[1:]
+    copies = sorted(fold_of.keys() - folded.keys())
     return (
-        replace(candidates.take(chosen), duplicates=tuple(duplicates[row] for row in chosen)),
-        replace(candidates.take(rows), duplicates=tuple(duplicates[row] for row in rows)),
+        replace(candidates.take(chosen), duplicates=tuple(fold_of[row] for row in chosen)),
+        replace(candidates.take(copies), duplicates=tuple(fold_of[row] for row in copies)),
     )
 
 
-def best_of_copies(candidates: Candidates, scores: ScoreArray) -> tuple[Candidates, ScoreArray]:
-    """Of candidates that are each other's `duplicates` the one that a reranker liked best, the others left out.
+def best_of_copies(
+    candidates: Candidates, scores: ScoreArray, *, per_document: int = 0
+) -> tuple[Candidates, ScoreArray]:
+    """Of candidates that name each other as `duplicates` the one that a reranker liked best, the others left out.
 
     Args:
-        candidates: best first.
+        candidates: best first; a row may be named among its own duplicates.
         scores: (m,) what it answered for the first m; ties go to the smaller row, and what was read before the rest.
+        per_document: most places of one document, else the next of the copies has its turn; 0 for no limit.
 
     Returns:
         Candidates in their order, and the scores of those of them that were read.
     """
-    ids = candidates.ids.tolist()
+    ids, documents, duplicates = candidates.ids.tolist(), candidates.documents.tolist(), list(candidates.duplicates)
     seen: set[int] = set()
+    places: Counter[int] = Counter()
     kept: list[int] = []
     for row in [*np.argsort(-scores, kind="stable").tolist(), *range(len(scores), len(ids))]:
-        if ids[row] not in seen:
+        if ids[row] not in seen and not 0 < per_document <= places[documents[row]]:
             kept.append(row)
-            seen.update((ids[row], *candidates.duplicates[row]))
+            places[documents[row]] += 1
+            seen.update((ids[row], *duplicates[row]))
+            duplicates[row] = tuple(i for i in duplicates[row] if i != ids[row])
     kept.sort()
-    return candidates.take(kept), scores[[row for row in kept if row < len(scores)]]
+    found = replace(candidates.take(kept), duplicates=tuple(duplicates[row] for row in kept))
+    return found, scores[[row for row in kept if row < len(scores)]]
 
 
 def diversify(candidates: Candidates, k: int, trade_off: float) -> Candidates:

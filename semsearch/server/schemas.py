@@ -36,6 +36,7 @@ class DuplicateOfHit(BaseModel):
 
     path: str
     title: str
+    heading: str
     page: int | None
     line_start: int
 

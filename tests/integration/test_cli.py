@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import click
@@ -374,7 +375,7 @@ class TestDiversity:
         assert not any(more for _, more in apart)
         answer = json.loads(run("query", "where do guests park", "--json", "-i", copies).stdout)
         duplicates = next(h["duplicates"] for h in answer["hits"] if h["duplicates"])
-        assert list(duplicates[0]) == ["path", "title", "page", "line_start"]
+        assert list(duplicates[0]) == ["path", "title", "heading", "page", "line_start"]
 
     def test_the_terminal_counts_them(self, copies):
         done = run("query", "where do guests park", "-i", copies)
@@ -524,8 +525,48 @@ class TestErrors:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
+    @pytest.mark.parametrize("ignored", [False, True])
+    def test_a_second_interruption_ends_it_at_once_unless_they_are_ignored(self, ignored):
+        code = (
+            "import signal\n"
+            f"if {ignored}: signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+            "from semsearch.cli.door import prepare_process\n"
+            "prepare_process()\n"
+            "try:\n"
+            "    signal.raise_signal(signal.SIGINT)\n"
+            "    print('not interrupted', end=' ', flush=True)\n"
+            "except KeyboardInterrupt:\n"
+            "    print('interrupted', end=' ', flush=True)\n"
+            "signal.raise_signal(signal.SIGINT)\n"
+            "print('went on')"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        told = "not interrupted went on\n" if ignored else "interrupted "
+        assert (done.returncode, done.stdout, done.stderr) == (0 if ignored else 130, told, "")
+
+    def test_a_terminal_has_its_cursor_again(self):
+        code = (
+            "import os, pty, sys\n"
+            "pid, terminal = pty.fork()\n"
+            "if not pid:\n"
+            "    import signal\n"
+            "    from semsearch.cli.door import prepare_process\n"
+            "    prepare_process()\n"
+            "    os.write(2, b'\\x1b[?25l')\n"
+            "    try: signal.raise_signal(signal.SIGINT)\n"
+            "    except KeyboardInterrupt: signal.raise_signal(signal.SIGINT)\n"
+            "os.waitpid(pid, 0)\n"
+            "sys.stdout.write(repr(os.read(terminal, 1000)))\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert done.stdout.index("?25l") < done.stdout.index("?25h"), done.stderr
+
+    def test_the_command_and_the_module_are_one(self):
+        (script,) = entry_points(group="console_scripts", name="semsearch")
+        assert script.value == "semsearch.__main__:main"
+
     @pytest.mark.parametrize("pause_s", [0.02, 0.5])
-    def test_a_second_interruption_ends_it_at_once_and_nothing_is_lost(self, tmp_path, pause_s):
+    def test_interrupted_twice_nothing_is_lost(self, tmp_path, pause_s):
         docs, index = tmp_path / "docs", tmp_path / "index"
         docs.mkdir()
         for i in range(60):
@@ -548,6 +589,8 @@ class TestErrors:
         (tmp_path / "docs").mkdir()
         done = run("index", tmp_path / "docs", "--index", tmp_path / "index")
         assert done.exit_code == 0 and "There was nothing to read" in done.stdout
+        (tmp_path / "docs/a.txt").write_text("The lighthouse keeper trims the lamp at dusk.")
+        assert "nothing to read" not in run("index", tmp_path / "docs", "--index", tmp_path / "index").stdout
 
     def test_a_known_error_is_its_text(self, folder, monkeypatch):
         monkeypatch.setattr("semsearch.indexing.build_index", raising(IndexLocked("it is \x1b[1mbusy")))

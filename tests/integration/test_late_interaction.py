@@ -113,7 +113,10 @@ def test_what_is_explained_is_the_passage_without_the_lines_around_it():
         ("It opens at nine.", "The museum > Hours", "It opens at nine.\n\nThe museum\nHours"),
         ("# Hours\n\nIt opens at nine.", "The museum > Hours", "# Hours\n\nIt opens at nine.\n\nThe museum"),
         ("the MUSEUM: hours", "The museum > Hours", "the MUSEUM: hours"),
-        ("It opens.", "Museum > Museum > Hours", "It opens.\n\nMuseum\nHours"),
+        ("It opens.", "Museum > MUSEUM > Hours > hours", "It opens.\n\nMuseum\nhours"),
+        ("The museum\nof  art opens.", "Museum of Art > Hours", "The museum\nof  art opens.\n\nHours"),
+        ("The Guide opens.", "Guide > A1 > B2 > C3", "The Guide opens.\n\nB2\nC3"),
+        ("It opens.", " > Guide > A1 > B2 > C3", "It opens.\n\nB2\nC3"),
         ("It opens.", " > ", "It opens."),
         ("It opens.", "", "It opens."),
         ("It opens.", "  Museum ", "It opens.\n\nMuseum"),
@@ -175,6 +178,53 @@ def test_of_copies_the_one_is_shown_that_stands_below_the_title_asked_for(where)
             apart = {h.document.id: h for h in searcher.search(query, k=6, fold=False, budget_ms=60_000)}
             assert hit.scores.rerank == pytest.approx(max(apart[i].scores.rerank for i in "abcde"), abs=1e-5)
             assert hit.scores.rerank == pytest.approx(apart[key].scores.rerank, abs=1e-5)
+
+
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+MUSEUMS = [
+    "bicycle",
+    "chocolate",
+    "railway",
+    "toy",
+    "salt",
+    "whaling",
+    "coin",
+    "clock",
+    "hat",
+    "stamp",
+    "bread",
+    "textile",
+]
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense"])
+def test_among_many_copies_those_are_read_whose_titles_are_asked_for(mode):
+    hours = "It opens at nine in the morning and closes at five, on Sundays at noon. Children pay half."
+    build_index([Document(f"{i:02}", hours, title=f"The {name} museum") for i, name in enumerate(MUSEUMS)])
+    with Searcher.open() as searcher:
+        for query, name in (("opening hours of the textile museum", "textile"), ("a house of old trains", "railway")):
+            (hit,) = searcher.search(query, mode=mode, budget_ms=60_000)
+            assert hit.document.title == f"The {name} museum"
+
+
+@pytest.mark.parametrize("per_document", [0, 1, 2])
+def test_the_copy_asked_for_is_shown_and_documents_keep_to_their_places(per_document):
+    """The museum's copy of the hours is the better one, though the museum has another hit, which then has to yield."""
+    hours = " ".join(
+        f"On {day} it opens at {i} in the morning and shuts at {i + 4} at night." for i, day in enumerate(DAYS)
+    )
+    rooms = " ".join(
+        f"Room {i} holds the paintings of the years from {1700 + i} on, lent by a friend." for i in range(9)
+    )
+    outline = (Heading(0, 1, "Rooms"), Heading(len(rooms) + 2, 1, "Times"))
+    museum = Document("museum", f"{rooms}\n\n{hours}", title="The museum", outline=outline)
+    build_index([Document("pool", hours, title="The swimming pool"), museum])
+    with Searcher.open() as searcher:
+        query = "when does the museum open on Monday"
+        hits = searcher.search(query, mode="dense", per_document=per_document, budget_ms=60_000)
+    found = [(hit.document.id, hit.chunk.text == hours, [d.document_id for d in hit.duplicates]) for hit in hits]
+    assert found[0] == ("museum", True, ["pool"])
+    assert len(found) == (1 if per_document == 1 else 2)
 
 
 def test_copies_in_other_contexts_do_not_crowd_others_out():

@@ -101,7 +101,7 @@ def test_copies_take_one_place_and_the_places_are_filled() -> None:
     assert found.ids.tolist() == [10, 11, 13, 15]
     assert found.duplicates == ((12,), (14,), (), ())
     assert copies.ids.tolist() == [12, 14]
-    assert copies.duplicates == ((10,), (11,))
+    assert copies.duplicates == ((10, 12), (11, 14))
     found, copies = choose(candidates, 4)
     assert found.ids.tolist() == [10, 11, 12, 13] and not len(copies)
 
@@ -119,6 +119,25 @@ def test_of_copies_the_one_stays_that_the_reranker_likes_best() -> None:
     assert np.array_equal(kept.vectors, candidates.take([1, 2, 4, 5]).vectors)
     assert best_of_copies(both, np.array([0.1, 0.1, 0.1, 0.1]))[0].ids.tolist() == [10, 12, 14, 15]
     assert best_of_copies(both, np.array([0.1]))[0].ids.tolist() == [10, 12, 14, 15]
+
+
+def test_of_copies_the_next_has_its_turn_where_a_document_is_full() -> None:
+    candidates, texts = make(["a one", "b two", "a one", "c three"], [1, 2, 2, 2])
+    found, copies = choose(candidates, 9, per_document=1, texts=lambda ids: {i: texts[i] for i in ids})
+    assert (found.ids.tolist(), copies.ids.tolist()) == ([10, 11], [12])
+    both = found.followed_by(copies).take([0, 2, 1])
+    kept, scores = best_of_copies(both, np.array([0.1, 0.3, 0.5]), per_document=1)
+    assert (kept.ids.tolist(), kept.duplicates, scores.tolist()) == ([10, 11], ((12,), ()), [0.1, 0.5])
+    kept, scores = best_of_copies(both, np.array([0.1, 0.5, 0.3]), per_document=1)
+    assert (kept.ids.tolist(), kept.duplicates, scores.tolist()) == ([12], ((10,),), [0.5])
+    assert best_of_copies(both, np.array([0.1, 0.5, 0.3]))[0].ids.tolist() == [12, 11]
+
+
+def test_thousands_of_copies_share_what_names_them() -> None:
+    candidates, texts = make(["a one"] * 5_000)
+    found, copies = choose(candidates, 2, texts=lambda ids: {i: texts[i] for i in ids})
+    assert len(found) == 1 and len(copies) == 4_999 and len(found.duplicates[0]) == 4_999
+    assert len({id(duplicates) for duplicates in copies.duplicates}) == 1
 
 
 def test_a_copy_takes_no_place_of_its_document_either() -> None:
@@ -162,9 +181,9 @@ def test_choosing_equals_comparing_all_pairs(texts: list[str], n: int, limit: in
     for chunk_id, folded in zip(found.ids.tolist(), found.duplicates, strict=True):
         assert all(say_the_same(text_of[chunk_id], text_of[i]) and i > chunk_id for i in folded)
     assert sorted(i for folded in found.duplicates for i in folded) == copies.ids.tolist()
-    with_copies = {i: {i, *folded} for i, folded in zip(found.ids.tolist(), found.duplicates, strict=True)}
-    for chunk_id, others in zip(copies.ids.tolist(), copies.duplicates, strict=True):
-        assert {chunk_id, *others} in with_copies.values() and chunk_id not in others
+    folds = {(i, *folded) for i, folded in zip(found.ids.tolist(), found.duplicates, strict=True)}
+    for chunk_id, fold in zip(copies.ids.tolist(), copies.duplicates, strict=True):
+        assert fold in folds and chunk_id in fold[1:]
 
 
 def brute_force(relevance: list[float], vectors: np.ndarray, k: int, trade_off: float) -> list[int]:

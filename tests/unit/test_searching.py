@@ -549,8 +549,9 @@ def test_values_of_the_wrong_kind_are_named(searcher: Searcher, options: dict[st
 def test_one_text_is_not_many(searcher: Searcher) -> None:
     with pytest.raises(InvalidInput, match="'river' is one query"):
         searcher.search_many("river")
-    with pytest.raises(InvalidInput, match="'d1' is one id"):
-        searcher.documents("d1")
+    for ids, said in (("d1", "ids = 'd1': give a list"), (5, "ids = 5: give a list"), (["d1", 2], "id = 2: give a")):
+        with pytest.raises(InvalidInput, match=said):
+            searcher.documents(ids)  # type: ignore[arg-type]
 
 
 def test_ids_are_numbers(searcher: Searcher) -> None:
