@@ -165,10 +165,11 @@ class TestBatch:
 
     def test_a_line_that_is_too_long_is_named_after_those_before_it_are_answered(self, tmp_path):
         path = tmp_path / "queries.txt"
-        path.write_text("how to bake bread\n\n" + "bread " * 20_000 + "\nwool socks\n")
+        path.write_text("how to bake bread\n" + "\n" * 300 + "bread " * 20_000 + "\nwool socks\n")
         done = run("query", "--batch", path)
-        assert done.exit_code == 2 and "line 3 has more than 100,000 characters" in done.stderr
-        assert [json.loads(line)["query"] for line in done.stdout.splitlines()] == ["how to bake bread", ""]
+        assert done.exit_code == 2 and "line 302 has more than 100,000 characters" in done.stderr
+        answered = [json.loads(line)["query"] for line in done.stdout.splitlines()]
+        assert answered == ["how to bake bread", *[""] * 300]
 
     @pytest.mark.parametrize("extra", [("text",), ("--format", "csv"), ("--open", 1), ("--facet", "lang")])
     def test_what_does_not_go_with_it(self, queries, extra):

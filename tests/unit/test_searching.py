@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from semsearch.opening import OpenIndex
 from semsearch.ranking.fusion import DENSE_WEIGHT, fuse, ranked
 from semsearch.search_options import MODES, SearchOptions
 from semsearch.store import metadata
+from semsearch.types import FloatArray
 from tests.toy import ToyEmbedder, ToyReranker
 
 if TYPE_CHECKING:
@@ -159,6 +160,28 @@ def test_reranking_decides_the_order(toy: ToyEmbedder) -> None:
         assert all(h.scores.fused is not None for h in hits)
         plain = searcher.search("river stone", k=5, rerank=False)
         assert plain[0].scores.rerank is None and plain[0].score == plain[0].scores.fused
+
+
+def test_copies_are_read_once_for_each_context_they_stand_in(toy: ToyEmbedder) -> None:
+    class Recorder(ToyReranker):
+        def __init__(self) -> None:
+            self.asked: list[Sequence[str]] = []
+
+        def score(self, query: str, texts: Sequence[str]) -> FloatArray:
+            self.asked.append(texts)
+            return super().score(query, texts)
+
+    text, titles = "The river is cold.", ["", "Boats", "Water birds", "Boats", "", "Water birds"]
+    copies = [Document(f"c{i}", text, title=title) for i, title in enumerate(titles)]
+    build_index([*copies, Document("other", "A violin.")], embedder=toy)
+    recorder = Recorder()
+    with Searcher.open(embedder=toy, reranker=recorder) as searcher:
+        hits = searcher.search("river", k=5)
+        assert recorder.asked == [[text, f"{text}\n\nBoats", f"{text}\n\nWater birds", "A violin."]]
+        assert (hits[0].document.id, len(hits[0].duplicates)) == ("c2", 5)
+        recorder.asked = []
+        searcher.search("river", rerank_depth=2)
+        assert recorder.asked == [[text, f"{text}\n\nBoats"]]
 
 
 def test_context_widens_the_passage_by_lines(toy: ToyEmbedder) -> None:

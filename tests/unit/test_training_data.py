@@ -192,7 +192,8 @@ class TestPseudoQueries:
         doings = ("trims all lamps", "ties the boats", "sings aloud")
         own = " ".join(f"The keeper of pier {{i}} {doing} before it is dark." for doing in doings)
         texts = [f"RULES OF THE PIER {i}\n\n{own.format(i=i)} {notice}" for i in range(8)]
-        headings = (Heading(0, 1, "RULES OF THE PIER 3"),)
+        too_long = "RULES OF THE PIER 3, and what else is to be known of it " * 4  # to be asked
+        headings = (Heading(0, 1, too_long.strip()),)
         documents = [
             Document(f"d{i}", text, title=f"Rules of the pier {i}", outline=headings if i == 3 else ())
             for i, text in enumerate(texts)
