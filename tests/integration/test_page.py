@@ -549,6 +549,25 @@ def test_more_lines_more_like_it_and_back(service: Service, open_page: Callable[
     expect(hit(page)).to_contain_text("Prune the roses")
 
 
+def test_where_the_same_is_said_is_listed_by_title(tmp_path: Path, open_page: Callable[..., Page]) -> None:
+    hours = "It opens at nine in the morning and closes at five."
+    towns = [Document(f"t{i}", hours, title=f"Town {i}", source=f"/towns/{i}.txt") for i in range(30)]
+    build_index([*towns, Document("same", hours, title="Town 0", source="/same/0.txt")], index=tmp_path / "index")
+    running = serve(tmp_path / "index")
+    try:
+        page = open_page(running.url + "?q=when+does+Town+0+open")
+        settle(page)
+        hit(page).locator(".open").click()
+        copies = hit(page).locator(".others > li")
+        expect(copies).to_have_count(21)
+        expect(copies.last).to_have_text("and 10 more")
+        told = copies.all_inner_texts()
+        assert len(set(told)) == 21 and sum("Town" in text for text in told) in (19, 20)
+        assert not any("Town 0" in text for text in told)
+    finally:
+        running.end()
+
+
 def test_the_address_can_be_shared_and_gone_back_through(service: Service, open_page: Callable[..., Page]) -> None:
     page = open_page(service.url)
     expect(page.locator("#facets input").first).to_be_visible()

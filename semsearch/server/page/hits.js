@@ -9,6 +9,7 @@ const FOLD_COLUMNS = 2_600; // of an opened passage, until all of it is asked fo
 const WIDE_COLUMNS = 20_000; // the same, with lines around it
 const CONTEXT_LINES = [5, 15, 40, 100, 250, 500];
 const SHOWN_METADATA_CHARS = 300;
+const SHOWN_COPIES = 20; // places where the same is said
 
 /**
  * One hit.
@@ -150,7 +151,12 @@ function facts(hit) {
   const rows = [["Path", hit.path], ...Object.entries(hit.metadata ?? {}).map(([key, value]) => [key, written(value)])];
   const list = el("dl", { class: "facts" }, rows.map(([key, value]) => el("div", {}, el("dt", {}, foreign(key)), el("dd", {}, foreign(value)))));
   if (!hit.duplicates?.length) return [list];
-  const others = hit.duplicates.map((other) => el("li", {}, source({ ...other, page: other.page, line_end: other.line_start, duplicates: [] })));
+  const others = hit.duplicates.slice(0, SHOWN_COPIES).map((other) => {
+    const title = other.title === hit.title ? null : el("p", {}, foreign(other.title));
+    return el("li", {}, title, source({ ...other, line_end: other.line_start, duplicates: [] }));
+  });
+  const rest = hit.duplicates.length - others.length;
+  if (rest) others.push(el("li", {}, `and ${count(rest)} more`));
   return [list, el("h4", {}, "The same is said in"), el("ul", { class: "others" }, others)];
 }
 
