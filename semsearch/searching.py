@@ -166,14 +166,16 @@ class Searcher:
             k: number of hits, 1 to 10,000.
             mode: `hybrid` fuses `dense` (meaning) and `lexical` (words, BM25).
             rerank: whether a reranker reads the first hits again; by default where there is one, but not in `lexical`
-                mode without a named reranker, and not by the index's own model where tuning found it better without.
+                mode without a named reranker, and not by the index's own model where tuning found it better without or
+                the query's characters are not in its vocabulary.
             rerank_depth: passages it reads, at most.
             budget_ms: time that it may take on this machine, in milliseconds, which bounds that number too.
             per_document: most hits of one document; 0 for no limit.
             context: lines of the document to add to the passage on each side.
             min_probability: leave out hits that are relevant with less probability, in [0, 1]; without effect where
-                hits have none, as in `lexical` mode and with models that were not calibrated. The command line shows
-                nothing where even the best is below `ranking.calibration.NOTHING_RELEVANT`.
+                hits have none, as in `lexical` mode, with models that were not calibrated and for queries that the
+                model cannot read. The command line shows nothing where even the best is below
+                `ranking.calibration.NOTHING_RELEVANT`.
             fold: whether passages that say the same take one place; the best carries the others as `duplicates`.
             mmr: lambda in [0, 1] of maximal marginal relevance: 1 ranks by relevance alone, less ranks passages lower
                 the more they resemble better-placed ones. None is 1 without the work.
@@ -233,7 +235,10 @@ class Searcher:
         k, mode, mmr = asked.k, asked.mode, asked.mmr
         plan = self._plan(mode)
         weight = self._weight(text, plan) if mode == "hybrid" else 0.0
+        is_read = mode == "lexical" or self._reads(text)
         reranker = self._reranker_for(mode, asked.rerank, plan)
+        if reranker is self._own_reranker and asked.rerank is None and not is_read:
+            reranker = None
         query = Query(text, mode, vector, weight, plan.feedback)
         depth = max(k, asked.rerank_depth if reranker else MMR_DEPTH if mmr is not None else 0)
         first = (k, mmr) if mmr is not None and not reranker else None
@@ -256,7 +261,8 @@ class Searcher:
             )
             found = replace(found, candidates=diversify(candidates, k, mmr) if mmr is not None else candidates)
         found = replace(found, candidates=found.candidates.take_first(k))
-        hits = found.hits(self._probabilities(text, found, reranker) if mode != "lexical" else None)
+        is_judged = is_read and mode != "lexical"  # by cosines, which say nothing of what the model cannot read
+        hits = found.hits(self._probabilities(text, found, reranker) if is_judged else None)
         if asked.context:
             hits = [replace(hit, chunk=widen(hit.chunk, hit.document, asked.context)) for hit in hits]
         return [hit for hit in hits if hit.probability is None or hit.probability >= asked.min_probability]
@@ -539,6 +545,10 @@ class Searcher:
     def _weight(self, text: str, plan: RankingPlan) -> float:
         """Weight of the dense leg in a hybrid ranking."""
         return dense_weight(self._model().unknown_share(text), plan.dense_weight)
+
+    def _reads(self, text: str) -> bool:
+        """Whether the model's vocabulary holds enough of a query to tell what it means."""
+        return dense_weight(self._model().unknown_share(text)) > 0
 
     def _reranker_for(self, mode: str, asked: bool | None, plan: RankingPlan) -> Reranker | None:
         """What rescores the hits of a search, or None; the plan decides about the index's own model only."""

@@ -222,7 +222,7 @@ def _rankings(
         first_stages[key], _ = choose(fused, RERANK_DEPTH, per_document=1)
     first_stage_of = [first_stages[plan.dense_weight, plan.feedback] for plan in plans]
     to_read = sorted({i for found in first_stages.values() for i in found.ids.tolist()})
-    if reranker is None or not to_read:
+    if reranker is None or not to_read or not dense_weight(legs.unknown_share):
         return first_stage_of
     read = dict(zip(to_read, reranker.score(query, [texts[i] for i in to_read]), strict=True))
     rankings = []

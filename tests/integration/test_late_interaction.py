@@ -240,3 +240,21 @@ def test_copies_in_other_contexts_do_not_crowd_others_out():
             assert len(copies.duplicates) == 23
             assert copies.chunk.id not in {d.chunk_id for d in copies.duplicates}
             assert [h.scores.rerank is None for h in hits] == [i >= n_read for i in range(4)]
+
+
+def test_what_the_model_cannot_read_is_answered_by_words_and_without_percentages():
+    texts = [
+        "仓库里还有三箱苹果。请在周五之前把苹果发货。",
+        "浏览器拒绝了跨域请求。",
+        "The browser refuses the request.",
+    ]
+    build_index([Document(str(i), text) for i, text in enumerate(texts)])
+    with Searcher.open() as searcher:
+        for query, first, is_read in (("跨域请求被浏览器拒绝", "1", False), ("a browser refused it", "2", True)):
+            hits = searcher.search(query, min_probability=0.01)
+            assert hits[0].document.id == first
+            assert [hit.probability is not None for hit in hits] == [is_read] * len(hits)
+            assert [hit.scores.rerank is not None for hit in hits] == [is_read] * len(hits)
+            again = searcher.search(query, rerank=True)
+            assert again[0].scores.rerank is not None and (again[0].probability is not None) == is_read
+            assert (searcher.search(query, mode="dense", rerank=False)[0].probability is not None) == is_read
