@@ -443,13 +443,13 @@ class Searcher:
         The passage is the one that was found, without lines of context around it; offsets are into `hit.chunk.text`.
         Words of its title and headings, which are read with it, have none.
         Told by the reranker where that is late interaction, else by the index's model; empty where that gives no
-        vectors of tokens.
+        vectors of tokens, or cannot read the query.
 
         Raises:
             ModelError: the index's model cannot be found or run.
         """
         own = self._reranker if isinstance(self._reranker, LateInteraction) else self._late_interaction()
-        if own is None:
+        if own is None or (own is not self._reranker and not self._reads(text)):
             return []
         with self._index.state() as state:
             found = state.store.hydrate([hit.chunk.id])

@@ -255,6 +255,7 @@ def test_what_the_model_cannot_read_is_answered_by_words_and_without_percentages
             assert hits[0].document.id == first
             assert [hit.probability is not None for hit in hits] == [is_read] * len(hits)
             assert [hit.scores.rerank is not None for hit in hits] == [is_read] * len(hits)
+            assert bool(searcher.explain(query, hits[0])) == is_read
             again = searcher.search(query, rerank=True)
             assert again[0].scores.rerank is not None and (again[0].probability is not None) == is_read
             assert (searcher.search(query, mode="dense", rerank=False)[0].probability is not None) == is_read
