@@ -96,6 +96,7 @@ def prepare_process() -> None:
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     """Break off what is under way, once: Python would go down with threads that still compute, and abort."""
     signal.signal(signal.SIGINT, _leave)
+    sys.unraisablehook = lambda _: None  # of what was broken off, as it is cleared away: it would show a traceback
     raise KeyboardInterrupt
 
 

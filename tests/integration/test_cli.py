@@ -537,6 +537,7 @@ class TestErrors:
             "    print('not interrupted', end=' ', flush=True)\n"
             "except KeyboardInterrupt:\n"
             "    print('interrupted', end=' ', flush=True)\n"
+            "    type('BrokenOff', (), {'__del__': lambda self: 1 / 0})()\n"
             "signal.raise_signal(signal.SIGINT)\n"
             "print('went on')"
         )
