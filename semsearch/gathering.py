@@ -29,8 +29,10 @@ MAX_COMPARED = 16_384
 # Chunks from which both legs are asked at once, in two threads: of a million a search then takes 0.9 of the time, of
 # 100,000 as long as before.
 MIN_BESIDE = 500_000
+# Chunks taken from each leg, at least; twice as many as are wanted, as feedback reorders them. On nine sets of training
+# and development queries 30 to 100 give the same nDCG@10, to .0003 of it.
+CANDIDATES = 50
 N_NEAR = 100  # vectors, of whose cosines the last says how much being near tells
-CANDIDATES = 100  # chunks taken from each leg, at least; twice as many as are wanted, as feedback reorders them
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +108,11 @@ def _legs(state: IndexState, query: Query, n: int, selection: Selection | None) 
             found = [place for place, allowed in zip(found, is_allowed.tolist(), strict=True) if allowed]
         places.update(found)
     if query.mode != "dense":
-        bm25 = dict(words())
         near_chunks = {chunk_id for chunk_id, _, _ in places}
+        bm25 = state.lexical.score(query.text, sorted(near_chunks))  # while the other thread still looks
+        bm25.update(words())
         places.update(state.store.places_of_chunks(bm25.keys() - near_chunks))
         state.store.check_none_missing(bm25, {chunk_id for chunk_id, _, _ in places})
-        missing = sorted(near_chunks - bm25.keys())
-        bm25.update(state.lexical.score(query.text, missing))
     ordered = sorted(places)
     vectors = state.vectors.get(np.array([vector_id for _, _, vector_id in ordered], dtype=np.int64))
     dense = (

@@ -234,8 +234,9 @@ class Searcher:
         """The hits of one query, whose vector is given unless words alone count."""
         k, mode, mmr = asked.k, asked.mode, asked.mmr
         plan = self._plan(mode)
-        weight = self._weight(text, plan) if mode == "hybrid" else 0.0
-        is_read = mode == "lexical" or self._reads(text)
+        unknown_share = 0.0 if mode == "lexical" else self._model().unknown_share(text)
+        weight = dense_weight(unknown_share, plan.dense_weight) if mode == "hybrid" else 0.0
+        is_read = _is_read(unknown_share)
         reranker = self._reranker_for(mode, asked.rerank, plan)
         if reranker is self._own_reranker and asked.rerank is None and not is_read:
             reranker = None
@@ -428,7 +429,7 @@ class Searcher:
             hits,
             analyzer=analyzer,
             cosines=lambda texts: self._model().embed_documents(texts) @ self._encode([text])[0],
-            weight=lambda: self._weight(text, self._plan("hybrid")),
+            weight=lambda: dense_weight(self._model().unknown_share(text), self._plan("hybrid").dense_weight),
             reads=None if reranker is None else lambda texts: reranker.score(text, texts),
         )
 
@@ -449,7 +450,7 @@ class Searcher:
             ModelError: the index's model cannot be found or run.
         """
         own = self._reranker if isinstance(self._reranker, LateInteraction) else self._late_interaction()
-        if own is None or (own is not self._reranker and not self._reads(text)):
+        if own is None or (own is not self._reranker and not _is_read(self._model().unknown_share(text))):
             return []
         with self._index.state() as state:
             found = state.store.hydrate([hit.chunk.id])
@@ -542,14 +543,6 @@ class Searcher:
         """How to rank; an index is tuned for `hybrid` searches."""
         return self._index.plan() if mode == "hybrid" else DEFAULT_PLAN
 
-    def _weight(self, text: str, plan: RankingPlan) -> float:
-        """Weight of the dense leg in a hybrid ranking."""
-        return dense_weight(self._model().unknown_share(text), plan.dense_weight)
-
-    def _reads(self, text: str) -> bool:
-        """Whether the model's vocabulary holds enough of a query to tell what it means."""
-        return dense_weight(self._model().unknown_share(text)) > 0
-
     def _reranker_for(self, mode: str, asked: bool | None, plan: RankingPlan) -> Reranker | None:
         """What rescores the hits of a search, or None; the plan decides about the index's own model only."""
         is_wanted = self._reranker is not None or (plan.rerank and mode != "lexical")
@@ -578,6 +571,11 @@ class Searcher:
             if self._own_reranker is None and isinstance(embedder, TokenEmbedder):
                 self._own_reranker = LateInteraction(embedder)
             return self._own_reranker
+
+
+def _is_read(unknown_share: float) -> bool:
+    """Whether the model's vocabulary holds enough of a query, by the share that it does not, to tell what it means."""
+    return dense_weight(unknown_share) > 0
 
 
 def _query_text(text: Any) -> str:

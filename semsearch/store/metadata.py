@@ -16,6 +16,7 @@ from typing import Any
 from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexNotFound, InvalidInput
 from semsearch.store.checksums import checksum_record
 from semsearch.store.files import DATABASE, command, open_private
+from semsearch.store.recent import RecentDocuments
 from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, FORMAT_VERSION, check_format
 from semsearch.types import Chunk, Document, Duplicate, Heading
 
@@ -187,6 +188,7 @@ class Store:
                 f"the index in {path} was never finished. Finish it with: {command('index FOLDER', path)}"
             )
         self._meta: tuple[list[Any], dict[str, Any]] = ([], {})
+        self._recent = RecentDocuments()
 
     def is_in_place(self) -> bool:
         """Whether the database that was opened still lies at its path, and no other."""
@@ -228,6 +230,7 @@ class Store:
             now, opened = _size_and_time(self.path), connect(self.path, read_only=True)
             self._connection.close()
             self._connection, self._at_rest = opened, now if _is_at_rest(self.path) else None
+            self._recent = RecentDocuments()
 
     def _read_meta(self) -> dict[str, Any]:
         """The values of `meta`, which seldom change between two states."""
@@ -284,7 +287,7 @@ class Store:
     def hydrate(
         self, chunk_ids: Sequence[int], vector_ids: Sequence[int] | None = None
     ) -> dict[int, tuple[Chunk, Document]]:
-        """The chunks with these ids and the documents around them; ids the index does not show are left out.
+        """The chunks with these ids and the documents around them, in a `snapshot`; ids it does not show are left out.
 
         With `vector_ids`, the vectors by which they were found in the same state, none may be missing.
 
@@ -293,7 +296,11 @@ class Store:
         """
         expected = dict(zip(chunk_ids, vector_ids, strict=True)) if vector_ids is not None else {}
         chunks = list(self._records("chunks", CHUNK_COLUMNS, chunk_ids))
-        documents = self.documents({row[1] for row in chunks})
+        rows = {row[1] for row in chunks}
+        documents = self._recent.of(self._meta[1]["generation"], rows)
+        if unread := self.documents(rows - documents.keys()):
+            self._recent.add(unread)
+            documents.update(unread)
         found = {}
         for chunk_id, document_id, ordinal, start, end, line_start, line_end, heading, page, text, vector_id in chunks:
             if document_id in documents:
