@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Searcher"]
 
+MOST_TOKENS = 4  # of one character; a syllable of Hangul is three letters
 ENCODED_AT_ONCE = 32  # queries: one by one they take twice to four times as long, and more at once gain nothing
 
 
@@ -530,14 +531,18 @@ class Searcher:
         """Unit query vectors (n, dim); that of a long query is the mean of its pieces."""
         embedder = self._model()
         n, pieces, first = embedder.max_tokens, list[str](), [0]
-        for text, spans in zip(texts, embedder.token_spans(texts), strict=True):
-            cut = [text[int(spans[i, 0]) : int(spans[i : i + n][-1, 1])] for i in range(0, len(spans), n)]
-            pieces += cut or [text]
+        for text in texts:
+            pieces += [text] if len(text) * MOST_TOKENS <= n else self._cut(text, n)
             first.append(len(pieces))
         rows = embedder.embed_queries(pieces)
         vectors = np.stack([rows[start:end].mean(axis=0) for start, end in pairwise(first)])
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+    def _cut(self, text: str, n: int) -> list[str]:
+        """A text in pieces of n tokens."""
+        spans = self._model().token_spans([text])[0]
+        return [text[int(spans[i, 0]) : int(spans[i : i + n][-1, 1])] for i in range(0, len(spans), n)] or [text]
 
     def _plan(self, mode: str) -> RankingPlan:
         """How to rank; an index is tuned for `hybrid` searches."""

@@ -150,7 +150,10 @@ class ShardReader:
 
     def _positions(self, ids: IntArray) -> IntArray:
         """Of the rows with these ids, among all; IndexCorrupt where one is missing."""
-        positions = np.searchsorted(self.ids, ids)
+        n = len(self.ids)
+        positions = np.clip(ids - self.ids[0], 0, n - 1) if n else ids  # its place, where no id was left out before it
+        if not n or not np.array_equal(self.ids[positions], ids):
+            positions = np.searchsorted(self.ids, ids)
         found = positions < len(self.ids)
         found[found] = self.ids[positions[found]] == ids[found]
         if not found.all():
