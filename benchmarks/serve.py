@@ -153,14 +153,14 @@ def resident_bytes(pid: int) -> int:
 async def mixed(port: int, pid: int, texts: list[str], seconds: float, rate: float) -> dict[str, Any]:
     """16 clients together ask `rate` a second while another writes, without a pause."""
     queries = (of_semsearch("hybrid")(q) for q in _load.distinct_queries(texts))
-    written, memory, ends = [], [], time.perf_counter() + seconds
+    written, memory, ends, started = [], [], time.perf_counter() + seconds, time.time()
 
     async def write() -> None:
         client = _load.Client(port)
         for n in itertools.count():
             if time.perf_counter() > ends:
                 return client.close()
-            text = f"note {n}: {texts[n % len(texts)]}"
+            text = f"note {n} of {started:.0f}: {texts[n % len(texts)]}"  # one that no earlier run has encoded
             body = json.dumps({"documents": [{"id": f"note-{n % 50}", "text": text, "metadata": {"n": n}}]}).encode()
             written.append((await client.post("/index/documents", body))[0])
             written.append((await client.post("/index/sync", b""))[0])
