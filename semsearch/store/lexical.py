@@ -33,7 +33,7 @@ META = "meta.json"  # tantivy's list of what belongs to the index
 WRITER_HEAP_BYTES = 64_000_000
 MAX_TERM_CHARS = 64  # longer ones are keys and data, not words
 LOOK_UP_COST = 7  # microseconds that a chunk takes by its id, beside 1 to fetch one more of the best (a million chunks)
-FETCH_SPARE = 1.25  # times as many are fetched as hold k of the allowed ones on average
+FETCH_SPARE = 3.0  # of the allowed ones so many more, times the root of k, are expected in what is fetched: 99 % hold k
 CONTEXT_BOOST = 0.5  # weight of a term found in title, heading or file name, beside one found in the passage
 
 _CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0002fa1f"
@@ -163,7 +163,7 @@ class LexicalIndex:
         query, n = self._query(text), len(self)
         if query is None or not len(ids) or not n:
             return []
-        n_fetched = math.ceil(FETCH_SPARE * k * n / len(ids))
+        n_fetched = math.ceil((k + FETCH_SPARE * math.sqrt(k)) * n / len(ids))
         while n_fetched < LOOK_UP_COST * len(ids):
             hits, found = self._hits(query, n_fetched)
             at = np.minimum(np.searchsorted(ids, found), len(ids) - 1)

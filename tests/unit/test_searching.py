@@ -54,6 +54,13 @@ def all_chunks(searcher: Searcher) -> list[Hit]:
     return searcher.search("river", k=10_000, mode="dense", per_document=0, fold=False)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_few_hits_are_the_first_of_more(searcher: Searcher, mode: str) -> None:
+    for text in ("river stone", "cloud engine violin", "kettle garden brake wheel"):
+        ids = {k: [hit.chunk.id for hit in searcher.search(text, k=k, mode=mode)] for k in (1, 3, 10, 25)}
+        assert all(ids[25][:k] == found for k, found in ids.items())
+
+
 def test_nearest_equals_exact_search_whatever_the_length_of_the_vector(searcher: Searcher, toy: ToyEmbedder) -> None:
     everything = {h.chunk.id: h.chunk.text for h in all_chunks(searcher)}
     ids = np.array(sorted(everything))
