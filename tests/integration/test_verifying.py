@@ -322,7 +322,7 @@ from pathlib import Path
 from semsearch import build_index
 from semsearch.store.writing import StoreWriter
 from tests.toy import ToyEmbedder
-from tests.unit.test_verifying import make_documents
+from tests.integration.test_verifying import make_documents
 
 StoreWriter._swap = lambda *_: os._exit(9)
 build_index(make_documents(44)[40:], index=Path(sys.argv[1]), embedder=ToyEmbedder())
