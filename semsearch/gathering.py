@@ -29,9 +29,10 @@ MAX_COMPARED = 16_384
 # Chunks from which both legs are asked at once, in two threads: of a million a search then takes 0.9 of the time, of
 # 100,000 as long as before.
 MIN_BESIDE = 500_000
-# Chunks taken from each leg: so many, or 2, 4, 8, ... times as many, until they are twice as many as are wanted, as
-# feedback reorders them; in steps, so that few hits are the first of a few more. On nine sets of training and
-# development queries 30 to 100 give the same nDCG@10, to .0003 of it.
+# Chunks taken from each leg: so many, or 2, 4, 8, ... times as many, until they are twice as many as are walked through
+# for the hits that are wanted: a leg ranks what the ranking of both puts first somewhat lower, and feedback reorders.
+# In steps, so that few hits are the first of a few more. On nine sets of training and development queries 30 to 100
+# give the same nDCG@10, to .0003 of it.
 CANDIDATES = 50
 N_NEAR = 100  # vectors, of whose cosines the last says how much being near tells
 
@@ -77,9 +78,7 @@ def gather(
     Raises:
         IndexCorrupt: a passage has no vector, or is found by an index and is not there.
     """
-    n = CANDIDATES
-    while n < 2 * depth:
-        n *= 2
+    n = _n_taken(depth)
     n_documents, n_chunks = state.n_documents, state.n_chunks
     if selection is not None and len(selection.chunks) == n_chunks:
         selection = None
@@ -91,9 +90,26 @@ def gather(
         fused = _fused(_legs(state, query, n, selection), query)
         fused = _in_context(state, query, fused) if query.mode == "lexical" else fused
         candidates, copies = choose(fused, depth, per_document=per_document, texts=texts)
-        if len(candidates) >= n_possible or n >= n_chunks:
+        if len(candidates) < n_possible:
+            wanted = 4 * n  # a document with many good chunks, or copies, used the candidates up
+        else:
+            wanted = _n_taken(_n_walked(fused, candidates)) if query.mode != "dense" else n
+        if wanted <= n or n >= n_chunks:
             return candidates, copies
-        n *= 4  # a document with many good chunks, or copies, used the candidates up
+        n = wanted
+
+
+def _n_taken(n_walked: int) -> int:
+    """How many chunks of each leg are enough where so many of the fused ranking are looked at."""
+    n = CANDIDATES
+    while n < 2 * n_walked:
+        n *= 2
+    return n
+
+
+def _n_walked(fused: Candidates, chosen: Candidates) -> int:
+    """How many of the fused ranking stand before the last one chosen, with it."""
+    return int(np.flatnonzero(fused.ids == chosen.ids[-1])[0]) + 1 if len(chosen) else 0
 
 
 def _legs(state: IndexState, query: Query, n: int, selection: Selection | None) -> Candidates:

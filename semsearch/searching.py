@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Searcher"]
 
-MOST_TOKENS = 4  # of one character; a syllable of Hangul is three letters
 ENCODED_AT_ONCE = 32  # queries: one by one they take twice to four times as long, and more at once gain nothing
 
 
@@ -532,7 +531,7 @@ class Searcher:
         embedder = self._model()
         n, pieces, first = embedder.max_tokens, list[str](), [0]
         for text in texts:
-            pieces += [text] if len(text) * MOST_TOKENS <= n else self._cut(text, n)
+            pieces += [text] if text.isascii() and len(text) < n else self._cut(text, n)  # no letter is two tokens
             first.append(len(pieces))
         rows = embedder.embed_queries(pieces)
         vectors = np.stack([rows[start:end].mean(axis=0) for start, end in pairwise(first)])

@@ -230,7 +230,6 @@ class Store:
             now, opened = _size_and_time(self.path), connect(self.path, read_only=True)
             self._connection.close()
             self._connection, self._at_rest = opened, now if _is_at_rest(self.path) else None
-            self._recent = RecentDocuments()
 
     def _read_meta(self) -> dict[str, Any]:
         """The values of `meta`, which seldom change between two states."""
@@ -298,9 +297,9 @@ class Store:
         chunks = list(self._records("chunks", CHUNK_COLUMNS, chunk_ids))
         rows = {row[1] for row in chunks}
         documents = self._recent.of(self._meta[1]["generation"], rows)
-        if unread := self.documents(rows - documents.keys()):
-            self._recent.add(unread)
-            documents.update(unread)
+        unread = {row[0]: (self._document(row), row[5]) for row in self._document_records(rows - documents.keys())}
+        self._recent.add(unread)
+        documents.update({row: document for row, (document, _) in unread.items()})
         found = {}
         for chunk_id, document_id, ordinal, start, end, line_start, line_end, heading, page, text, vector_id in chunks:
             if document_id in documents:
@@ -318,8 +317,11 @@ class Store:
         Raises:
             IndexCorrupt: one is not what was written.
         """
+        return {row[0]: self._document(row) for row in self._document_records(rows)}
+
+    def _document_records(self, rows: Iterable[int]) -> list[Any]:
         sql = f"SELECT {DOCUMENT_COLUMNS}, checksum, content FROM documents WHERE visible = 1 AND id IN ({{}})"
-        return {row[0]: self._document(row) for row in self._of_ids(sql, rows)}
+        return self._of_ids(sql, rows)
 
     def vector_ids(self, hashes: Iterable[bytes]) -> dict[bytes, int]:
         """Ids of the vectors that are kept, by text hash."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+import json
+import sys
 from collections.abc import Mapping, Set
 from dataclasses import replace
 
@@ -11,8 +12,10 @@ from semsearch.types import Document
 __all__ = ["RecentDocuments"]
 
 MOST_BYTES = 32_000_000
-BYTES_BESIDE = 1_000  # of a document, beside its text and headings
-BYTES_OF_HEADING = 150
+MOST_SHARE = 1 / 8  # of them, for one document
+BYTES_BESIDE = 1_000  # of a document, beside what is counted
+BYTES_OF_HEADING = 200
+BYTES_OF_PAGE = 40
 
 
 class RecentDocuments:
@@ -22,7 +25,7 @@ class RecentDocuments:
         self._most_bytes = most_bytes
         self._n_bytes = 0
         self._generation = -1
-        self._kept: dict[int, Document] = {}  # what was wanted last stands last
+        self._kept: dict[int, tuple[Document, str]] = {}  # and its metadata as JSON; what was wanted last stands last
 
     def of(self, generation: int, rows: Set[int]) -> dict[int, Document]:
         """Those in these rows that are kept, each with metadata of its own; none of an earlier generation is."""
@@ -30,23 +33,20 @@ class RecentDocuments:
             self._generation, self._kept, self._n_bytes = generation, {}, 0
         found = {row: self._kept.pop(row) for row in rows & self._kept.keys()}
         self._kept.update(found)
-        return {row: _copied(document) for row, document in found.items()}
+        return {row: replace(document, metadata=json.loads(metadata)) for row, (document, metadata) in found.items()}
 
-    def add(self, documents: Mapping[int, Document]) -> None:
-        """Keep documents that were not, in place of those that nobody wanted for longest."""
-        for row, document in documents.items():
-            self._kept[row] = _copied(document)
-            self._n_bytes += _n_bytes(document)
+    def add(self, documents: Mapping[int, tuple[Document, str]]) -> None:
+        """Keep documents that were not, with their metadata as JSON, in place of those unwanted for longest."""
+        for row, (document, metadata) in documents.items():
+            kept = replace(document, metadata={}), metadata
+            if _n_bytes(*kept) <= MOST_SHARE * self._most_bytes:
+                self._kept[row] = kept
+                self._n_bytes += _n_bytes(*kept)
         while self._n_bytes > self._most_bytes:
-            self._n_bytes -= _n_bytes(self._kept.pop(next(iter(self._kept))))
+            self._n_bytes -= _n_bytes(*self._kept.pop(next(iter(self._kept))))
 
 
-def _copied(document: Document) -> Document:
-    """The same document; what is changed in its metadata, the one part that can be, does not show in the other."""
-    return replace(document, metadata=copy.deepcopy(document.metadata))
-
-
-def _n_bytes(document: Document) -> int:
-    """About what it takes of memory."""
-    width = 1 if document.text.isascii() else 2
-    return width * len(document.text) + BYTES_OF_HEADING * len(document.outline) + BYTES_BESIDE
+def _n_bytes(document: Document, metadata: str) -> int:
+    """About what a document takes of memory, its metadata being kept as JSON."""
+    texts = sum(map(sys.getsizeof, (document.text, document.title, document.source, document.id, metadata)))
+    return texts + BYTES_OF_HEADING * len(document.outline) + BYTES_OF_PAGE * len(document.page_starts) + BYTES_BESIDE

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from semsearch import Document, Hit, Searcher, build_index, remove
@@ -499,6 +499,7 @@ def in_context(hits: list[Hit], searcher: Searcher) -> dict[int, float]:
     per_document=st.integers(0, 4),
     mode=st.sampled_from(MODES),
 )
+@example(words=["violin"], k=22, per_document=1, mode="lexical")  # the last is far down the ranking
 def test_without_folding_hits_are_the_fused_ranking(
     searcher: Searcher, words: list[str], k: int, per_document: int, mode: str
 ) -> None:
