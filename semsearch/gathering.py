@@ -78,7 +78,7 @@ def gather(
     Raises:
         IndexCorrupt: a passage has no vector, or is found by an index and is not there.
     """
-    n = _n_taken(depth)
+    n = _n_taken(2 * depth)
     n_documents, n_chunks = state.n_documents, state.n_chunks
     if selection is not None and len(selection.chunks) == n_chunks:
         selection = None
@@ -93,23 +93,26 @@ def gather(
         if len(candidates) < n_possible:
             wanted = 4 * n  # a document with many good chunks, or copies, used the candidates up
         else:
-            wanted = _n_taken(_n_walked(fused, candidates)) if query.mode != "dense" else n
+            wanted = _n_taken(_n_needed(fused, candidates, copies)) if query.mode != "dense" else n
         if wanted <= n or n >= n_chunks:
             return candidates, copies
         n = wanted
 
 
-def _n_taken(n_walked: int) -> int:
-    """How many chunks of each leg are enough where so many of the fused ranking are looked at."""
+def _n_taken(n_needed: int) -> int:
+    """How many chunks of each leg are taken where so many are needed."""
     n = CANDIDATES
-    while n < 2 * n_walked:
+    while n < n_needed:
         n *= 2
     return n
 
 
-def _n_walked(fused: Candidates, chosen: Candidates) -> int:
-    """How many of the fused ranking stand before the last one chosen, with it."""
-    return int(np.flatnonzero(fused.ids == chosen.ids[-1])[0]) + 1 if len(chosen) else 0
+def _n_needed(fused: Candidates, chosen: Candidates, copies: Candidates) -> int:
+    """Twice as many as were walked through to the last one chosen; copies, which both legs rank alike, once."""
+    if not len(chosen):
+        return 0
+    walked = fused.ids[: np.flatnonzero(fused.ids == chosen.ids[-1])[0] + 1]
+    return 2 * len(walked) - int(np.isin(walked, copies.ids).sum())
 
 
 def _legs(state: IndexState, query: Query, n: int, selection: Selection | None) -> Candidates:

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from semsearch import Document, Hit, Searcher, build_index, remove
+from semsearch import Document, Hit, Searcher, build_index, gathering, remove
 from semsearch.errors import IndexNotFound, InvalidInput, PassageNotFound
 from semsearch.opening import OpenIndex
 from semsearch.ranking.fusion import DENSE_WEIGHT, fuse, ranked
@@ -433,6 +433,17 @@ def test_places_are_filled_beside_hundreds_of_copies(toy: ToyEmbedder) -> None:
         assert len(found) == 20 and sum(i.startswith("copy") for i, _ in found) == 1
         assert len(dict(found)["copy0"]) >= 99
         assert found == find(texts, toy, k=20, mode=mode)
+
+
+def test_copies_are_not_looked_past_twice(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = [Document(f"copy{i}", "river stone") for i in range(150)]
+    build_index([*copies, *(Document(f"other{i}", f"river stone number{i}") for i in range(400))], embedder=toy)
+    taken: list[int] = []
+    legs = gathering._legs
+    monkeypatch.setattr(gathering, "_legs", lambda *of: taken.append(of[2]) or legs(*of))
+    with Searcher.open(embedder=toy) as searcher:
+        assert len(searcher.search("river stone", k=5)) == 5
+    assert taken == [50, 200]
 
 
 def test_a_document_of_copies_has_its_places_for_other_passages(toy: ToyEmbedder) -> None:
