@@ -142,7 +142,7 @@ def main() -> None:
                 calls = {
                     "encode": lambda q=question: searcher._encode([q]),
                     "nearest 100 (FAISS)": lambda p=parts, v=vector: p.ann.search(v[np.newaxis], 100),
-                    "best 50 (BM25)": lambda p=parts, q=question: p.lexical.search(q, CANDIDATES),
+                    f"best {CANDIDATES} (BM25)": lambda p=parts, q=question: p.lexical.search(q, CANDIDATES),
                     "hydrate 10": lambda p=parts, c=chunks: p.store.hydrate(c),
                 }
                 for stage, call in calls.items():

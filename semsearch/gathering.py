@@ -92,8 +92,10 @@ def gather(
         candidates, copies = choose(fused, depth, per_document=per_document, texts=texts)
         if len(candidates) < n_possible:
             wanted = 4 * n  # a document with many good chunks, or copies, used the candidates up
+        elif query.mode == "dense":
+            wanted = n  # the one leg's own ranking, of which nothing before the last can be missing
         else:
-            wanted = _n_taken(_n_needed(fused, candidates, copies)) if query.mode != "dense" else n
+            wanted = _n_taken(_n_needed(fused, candidates, copies))
         if wanted <= n or n >= n_chunks:
             return candidates, copies
         n = wanted

@@ -27,6 +27,7 @@ DATABASE_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
 NEEDED_META = {"model", "generation", "ann"}
 
 BUSY_TIMEOUT_S = 30.0
+METADATA = DOCUMENT_COLUMNS.split(", ").index("metadata")
 COUNT = (
     "SELECT count(*), count(DISTINCT vector_id), count(DISTINCT d.id) FROM chunks c "
     "JOIN documents d ON d.id = document_id WHERE visible = 1"
@@ -297,7 +298,8 @@ class Store:
         chunks = list(self._records("chunks", CHUNK_COLUMNS, chunk_ids))
         rows = {row[1] for row in chunks}
         documents = self._recent.of(self._meta[1]["generation"], rows)
-        unread = {row[0]: (self._document(row), row[5]) for row in self._document_records(rows - documents.keys())}
+        records = self._document_records(rows - documents.keys())
+        unread = {record[0]: (self._document(record), record[METADATA]) for record in records}
         self._recent.add(unread)
         documents.update({row: document for row, (document, _) in unread.items()})
         found = {}
