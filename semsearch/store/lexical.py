@@ -39,6 +39,9 @@ CONTEXT_BOOST = 0.5  # weight of a term found in title, heading or file name, be
 _CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0002fa1f"
 _CJK_RUN = re.compile(f"[{_CJK}]+")
 _WORD = re.compile(f"[{_CJK}]|[^\\W_{_CJK}]+")
+_BLANKS = re.compile("[ \t\n\r]+")
+_ASCII_WORD = re.compile("[a-z0-9]+")
+_DROPPED = dict.fromkeys({*range(32), 127} - set(b"\t\n\r"))  # control characters, which BERT leaves out
 
 
 class Analyzer:
@@ -65,6 +68,15 @@ class Analyzer:
 
     def words(self, text: str) -> list[str]:
         """Terms before stemming, in order, punctuation left out."""
+        if text.isascii():
+            return _ascii_words(text)
+        words: list[str] = []
+        for piece in _BLANKS.split(text):
+            words.extend(_ascii_words(piece) if piece.isascii() else self._words(piece))
+        return words
+
+    def _words(self, text: str) -> list[str]:
+        """`words` as BERT's own tokeniser cuts them, which takes twenty times as long as `_ascii_words`."""
         words: list[str] = []
         for word, _ in self._pre_tokenizer.pre_tokenize_str(self._normalizer.normalize_str(text)):
             if _CJK_RUN.search(word):
@@ -231,6 +243,11 @@ class LexicalIndex:
         searcher = self._searcher
         hits = searcher.search(query, min(k, searcher.num_docs), count=False).hits if k > 0 and len(self) else []
         return hits, np.array(searcher.fast_field_values("id", [address for _, address in hits]), dtype=np.int64)
+
+
+def _ascii_words(text: str) -> list[str]:
+    """The words of a text in ASCII as BERT's tokeniser cuts them."""
+    return _ASCII_WORD.findall(text.translate(_DROPPED).lower())
 
 
 def _ranked(scores: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -6,6 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from semsearch.errors import IndexCorrupt
 from semsearch.store.lexical import Analyzer, LexicalEntry, LexicalIndex, LexicalWriter
@@ -55,6 +59,24 @@ def test_scores_are_textbook_bm25(index: LexicalIndex, query: str) -> None:
     expected = bm25(analyzer.query_terms(query), stemmed)
     found = dict(index.search(query, 10))
     assert expected and found == pytest.approx(expected, rel=1e-3)
+
+
+def bert_words(text: str) -> list[str]:
+    pieces = BertPreTokenizer().pre_tokenize_str(BertNormalizer(handle_chinese_chars=False).normalize_str(text))
+    return [word for word, _ in pieces if len(word) > 1 or word.isalnum()]
+
+
+@pytest.mark.parametrize("beside", ["", "é"])
+def test_each_character_parts_words_as_in_bert(beside: str) -> None:
+    analyzer = Analyzer()
+    for character in map(chr, range(0x3040)):
+        text = f"a{character}B {character}{character} {beside}"
+        assert analyzer.words(text) == bert_words(text)
+
+
+@given(st.text(st.characters(codec="utf-8", max_codepoint=0x303F) | st.sampled_from("aB9_' \n\x0b\u0301😀")))
+def test_words_are_those_that_bert_cuts(text: str) -> None:
+    assert Analyzer().words(text) == bert_words(text)
 
 
 def test_accents_case_and_plurals_do_not_matter(index: LexicalIndex) -> None:
