@@ -116,9 +116,11 @@ def test_many_ids_have_the_scores_that_few_of_them_have(index: LexicalIndex) -> 
     assert index.coverage("cats rows", [3, 1, *unknown])[:2] == index.coverage("cats rows", [3, 1])
 
 
-def test_adding_again_replaces_and_delete_removes(tmp_path: Path) -> None:
+def test_what_is_deleted_is_gone_and_may_be_added_anew(tmp_path: Path) -> None:
     writer = LexicalWriter(tmp_path / "x")
-    writer.add([LexicalEntry(1, "apples", ""), LexicalEntry(2, "apples", ""), LexicalEntry(1, "pears", "")])
+    writer.add([LexicalEntry(1, "apples", ""), LexicalEntry(2, "apples", "")])
+    writer.delete([1])
+    writer.add([LexicalEntry(1, "pears", "")])
     writer.commit()
     index = LexicalIndex(tmp_path / "x")
     assert [i for i, _ in index.search("apples", 9)] == [2] and [i for i, _ in index.search("pears", 9)] == [1]
