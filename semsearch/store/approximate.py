@@ -226,6 +226,7 @@ class RescoredIndex:
         """
         _, ids = self._index.candidates(queries, max(k, self._index.recipe.n_rescored), allowed_ids)
         scores = np.full(ids.shape, -np.inf, dtype=np.float32)
+        ids.sort()  # as they lie in the shards
         for row, query in enumerate(queries):
             found = ids[row] >= 0
             scores[row, found] = each_with(self._vectors.get(ids[row, found]), query)

@@ -8,20 +8,18 @@ only once SQLite names it. A row is compared with its checksum whenever it is re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from semsearch.errors import IndexCorrupt
-from semsearch.products import each_with
 from semsearch.store.checksums import SumArray, checksum_rows
 from semsearch.store.files import command, write_atomically
 from semsearch.types import FloatArray, IntArray
 
 __all__ = ["ShardReader", "remove_unnamed", "shard_files", "unreadable_shards", "write_shard", "write_sums"]
 
-BLOCK = 512  # rows that are multiplied at a time, from the processor's cache
 _SHARD_FILE = re.compile(r"\d{6,}(\.ids|\.sums)?\.npy(\.tmp)?")
 _SUFFIXES = (".npy", ".ids.npy", ".sums.npy")
 
@@ -75,13 +73,13 @@ class ShardReader:
         """
         self.dim = dim
         self._folder = folder
-        self._shards = [_open(folder, name, dim) for name in names]
-        ids = [shard[0] for shard in self._shards]
-        self.ids: IntArray = np.concatenate(ids) if ids else np.empty(0, dtype=np.int64)
+        shards = [_open(folder, name, dim) for name in names]
+        self._rows = [rows for _, rows, _ in shards]
+        self._first = np.cumsum([0, *map(len, self._rows)])
+        self.ids: IntArray = np.concatenate([np.empty(0, dtype=np.int64), *(ids for ids, _, _ in shards)])
+        self._sums: SumArray = np.concatenate([np.empty(0, dtype=np.uint64), *(sums for _, _, sums in shards)])
         if np.any(np.diff(self.ids) <= 0):
             raise IndexCorrupt(f"the vector ids in {folder} do not ascend. Mend it with: {_mending(folder)}")
-        self._first = np.cumsum([0, *(len(i) for i in ids)])
-        self._is_known = np.zeros(len(self.ids), dtype=np.bool_)  # which were compared with their checksums
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -96,57 +94,26 @@ class ShardReader:
         order = np.argsort(positions, kind="stable")
         positions = positions[order]
         rows = np.empty((len(positions), self.dim), dtype=np.float32)
-        sums = np.empty(len(positions), dtype=np.uint64)
-        bounds = np.searchsorted(positions, self._first).tolist()
-        for first, start, end, (_, vectors, checksums) in zip(
-            self._first.tolist(), bounds, bounds[1:], self._shards, strict=False
-        ):
-            if start < end:
-                at = positions[start:end] - first
-                np.take(vectors, at, axis=0, out=rows[start:end], mode="clip")  # other modes copy once more
-                np.take(checksums, at, out=sums[start:end], mode="clip")
-        self._compare(np.asarray(ids)[order], rows, sums)
+        for vectors, at, part in self._parts(positions):
+            vectors.take(at, 0, rows[part], "clip")  # other modes copy once more
+        damaged = checksum_rows(self.ids[positions], rows) != self._sums[positions]
+        if damaged.any():
+            raise IndexCorrupt(
+                f"{np.count_nonzero(damaged)} vectors in {self._folder} are damaged. Mend it with: "
+                f"{_mending(self._folder)}"
+            )
         if np.any(order[1:] < order[:-1]):
             back = np.empty_like(order)
             back[order] = np.arange(len(order))
             rows = rows[back]
         return rows
 
-    def products(self, ids: IntArray, vector: FloatArray) -> FloatArray:
-        """float32 (n,) inner products of the rows of int64 (n,) ascending ids and one (dim,) vector.
-
-        A row is compared with its checksum when it is multiplied for the first time, which takes twice as long as
-        multiplying it, and not again: what is shown of them has to be read by `get`.
-
-        Raises:
-            IndexCorrupt: an id has no vector, or one that is not what was written.
-        """
-        positions = self._positions(ids)
+    def _parts(self, positions: IntArray) -> Iterator[tuple[FloatArray, IntArray, slice]]:
+        """Of ascending positions, by shard: its rows, places among these, and which of the positions they are."""
         bounds = np.searchsorted(positions, self._first).tolist()
-        found = np.empty(len(positions), dtype=np.float32)
-        buffer = np.empty((min(len(positions), BLOCK), self.dim), dtype=np.float32)
-        for first, start, end, (_, vectors, sums) in zip(
-            self._first.tolist(), bounds, bounds[1:], self._shards, strict=False
-        ):
-            for at in range(start, end, BLOCK):
-                part = positions[at : min(at + BLOCK, end)]
-                rows = np.take(vectors, part - first, axis=0, out=buffer[: len(part)], mode="clip")
-                new = ~self._is_known[part]
-                if new.any():
-                    self._compare(self.ids[part[new]], rows[new], sums[part[new] - first])
-                    self._is_known[part] = True
-                found[at : at + len(part)] = each_with(rows, vector)
-        found[np.isnan(found)] = np.inf  # damaged since: it comes first, and is read by `get`
-        return found
-
-    def _compare(self, ids: IntArray, rows: FloatArray, sums: SumArray) -> None:
-        """Raise IndexCorrupt where these rows are not what was written under these ids."""
-        damaged = checksum_rows(ids, rows) != sums
-        if damaged.any():
-            raise IndexCorrupt(
-                f"{np.count_nonzero(damaged)} vectors in {self._folder} are damaged. Mend it with: "
-                f"{_mending(self._folder)}"
-            )
+        for rows, first, start, end in zip(self._rows, self._first.tolist(), bounds, bounds[1:], strict=False):
+            if start < end:
+                yield rows, positions[start:end] - first, slice(start, end)
 
     def _positions(self, ids: IntArray) -> IntArray:
         """Of the rows with these ids, among all; IndexCorrupt where one is missing."""
@@ -177,7 +144,7 @@ def _open(folder: Path, name: str, dim: int) -> tuple[IntArray, FloatArray, SumA
             f"the vector shard {folder / name}.npy holds {rows.dtype} {rows.shape}, not float32 ({len(ids)}, {dim}). "
             f"Mend it with: {_mending(folder)}"
         )
-    return np.array(ids), rows.view(np.ndarray), sums.view(np.ndarray)
+    return ids.view(np.ndarray), rows.view(np.ndarray), sums.view(np.ndarray)
 
 
 def _mending(folder: Path) -> str:

@@ -30,6 +30,7 @@ from semsearch.ranking.feedback import rank_hybrid
 from semsearch.ranking.fusion import ranked
 from semsearch.store import lexical, selection
 from semsearch.store.selection import Selection
+from semsearch.store.vectors import ShardReader
 from semsearch.types import FloatArray, IntArray, Neighbors
 from tests.toy import DIM, ToyEmbedder, ToyReranker
 
@@ -62,7 +63,7 @@ def places_of(state: IndexState, chosen: Selection) -> list[tuple[int, int, int]
 
 
 def by_brute_force(state: IndexState, query: Query, chosen: Selection, n: int) -> list[tuple[int, float]]:
-    """(chunk id, relevance): each leg compares all that match and keeps n, both are fused."""
+    """(chunk id, relevance): all that match are compared, n near and n / 2 by words are fused."""
     places = places_of(state, chosen)
     ids = [chunk_id for chunk_id, _, _ in places]
     vectors = state.vectors.get(np.array([vector_id for _, _, vector_id in places], dtype=np.int64))
@@ -71,7 +72,7 @@ def by_brute_force(state: IndexState, query: Query, chosen: Selection, n: int) -
     bm25 = state.lexical.score(query.text, ids)
     if query.mode == "dense":
         return ranked(dense)
-    kept = {i for i, _ in ranked(dense)[:n]} | {i for i, _ in ranked(bm25)[:n]}
+    kept = {i for i, _ in ranked(dense)[:n]} | {i for i, _ in ranked(bm25)[: n // 2]}
     rows = [row for row, chunk_id in enumerate(ids) if chunk_id in kept]
     candidates = Candidates.of(
         [places[row] for row in rows],
@@ -532,12 +533,25 @@ def test_facets_count_passages(toy: ToyEmbedder) -> None:
 
 def test_selections_are_kept_within_bounds(library: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, library._index.state() as state:
-        patch.setattr(selection, "MAX_KEPT_IDS", 20)
+        n_bytes = state.selector.select(parse("not year = 50")).n_bytes
+        patch.setattr(selection, "MAX_KEPT_BYTES", 2 * n_bytes)
         for n in range(50):
-            state.selector.select(parse(f"not year = {n}"))
-        assert 1 <= len(state.selector._kept) <= 2
-        kept = state.selector.select(parse("not year = 49"))
+            kept = state.selector.select(parse(f"not year = {n}"))
+        assert len(state.selector._kept) == 2
         assert state.selector.select(parse("not year = 49")) is kept
+        assert kept.rows(state.vectors).nbytes > n_bytes
+        assert state.selector.select(parse("not year = 49")) is kept and len(state.selector._kept) == 1
+
+
+def test_vectors_that_a_filter_lets_through_are_read_once(library: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, library._index.state() as state:
+        chosen = state.selector.select(parse("year > 0"))
+        read = list[int]()
+        get = ShardReader.get
+        patch.setattr(ShardReader, "get", lambda shards, ids: (read.append(len(ids)), get(shards, ids))[1])
+        for _ in range(2):
+            assert np.array_equal(chosen.rows(state.vectors), get(state.vectors, chosen.vectors))
+        assert read == [len(chosen.vectors)]
 
 
 def test_an_older_index_can_be_filtered_after_an_update(toy: ToyEmbedder) -> None:
