@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import logging
 import os
 import signal
@@ -82,6 +83,8 @@ def serve(service: Service, settings: Settings, *, shared: bool, on_start: Calla
         local = stack.enter_context(listening(service.path)) if shared else None
         host, port = listener.getsockname()[:2]
         on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
+        gc.collect()
+        gc.freeze()  # what is there stays: to look through it time and again would hold up all requests for 0.1 s
         server.run([listener, *([local] if local else [])])
 
 
