@@ -87,10 +87,12 @@ class Derived:
             return base.name
         folder = self.path / f"{LEXICAL}-{meta.get('generation', 0) + 1:06d}"
         writer = LexicalWriter(folder, base)
-        if writer.n_entries != n_visible - n_staged + len(dropped):  # it was lost, or holds something else
+        is_lost = writer.n_entries != n_visible - n_staged + len(dropped)  # or holds something else
+        is_all_dropped = 0 < writer.n_entries == len(dropped)  # a deletion takes a kilobyte of memory until the commit
+        if is_lost or is_all_dropped:
             writer.close()
             writer = LexicalWriter(folder)
-            staged = [row[0] for row in self.db.execute("SELECT id FROM documents").fetchall()]
+            staged, dropped = [row[0] for row in self.db.execute("SELECT id FROM documents").fetchall()], []
         try:
             writer.delete(dropped)
             for document_id, _ in self._chunks_of(staged):

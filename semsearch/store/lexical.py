@@ -30,9 +30,9 @@ __all__ = ["Analyzer", "LexicalEntry", "LexicalIndex", "LexicalWriter"]
 
 ANALYSIS_VERSION = 1  # raise it when `Analyzer` cuts otherwise, so that all is read and entered again
 META = "meta.json"  # tantivy's list of what belongs to the index
-# As much is written as a segment, 600,000 chunks of 500 characters. Each search goes through each segment: of a million
-# chunks in two of them 4,000 are found in three quarters of the time that eight segments take.
-WRITER_HEAP_BYTES = 256_000_000
+# As much is written as one segment, some 1,200,000 chunks of 500 characters, and each search asks each segment for all
+# that it wants: the first 4,000 of a million chunks take half of the time in one of them that they take in eight.
+WRITER_HEAP_BYTES = 512_000_000
 MAX_TERM_CHARS = 64  # longer ones are keys and data, not words
 LOOK_UP_COST = 7  # microseconds that a chunk takes by its id, beside 1 to fetch one more of the best (a million chunks)
 FETCH_SPARE = 3.0  # of the allowed ones so many more, times the root of k, are expected in what is fetched: 99 % hold k

@@ -41,18 +41,17 @@ from semsearch.store.fields import (
 )
 from semsearch.store.globs import literal_part, path_matcher, text_matcher
 from semsearch.store.metadata import Store
-from semsearch.store.vectors import ShardReader
-from semsearch.types import FloatArray, IntArray
+from semsearch.types import IntArray
 
 __all__ = ["FacetCount", "Selection", "Selector"]
 
-MAX_KEPT_BYTES = 128_000_000  # of all selections together
+MAX_KEPT_IDS = 16_000_000  # of all selections together, 128 MB
 FEW_DOCUMENTS = 1_000  # whose passages are read from SQLite as long as those of all are not needed for anything
 MAX_PATTERN_CHARS = 1_000
 _KINDS = {TEXT: "text", NUMBER: "numbers", DATE: "dates", BOOLEAN: "true and false"}
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Selection:
     """What a filter lets through, of what is visible.
 
@@ -65,23 +64,6 @@ class Selection:
     documents: IntArray
     chunks: IntArray
     vectors: IntArray
-    _rows: FloatArray | None = None
-
-    def rows(self, shards: ShardReader) -> FloatArray:
-        """float32 (n, dim) rows of its vectors, kept: of 10,000 in a million they take 4 ms to collect, 1 to multiply.
-
-        Raises:
-            IndexCorrupt: one is not there, or not what was written.
-        """
-        if self._rows is None:
-            self._rows = shards.get(self.vectors)
-        return self._rows
-
-    @property
-    def n_bytes(self) -> int:
-        """Of memory that it takes."""
-        kept = (self.documents, self.chunks, self.vectors, self._rows)
-        return sum(part.nbytes for part in kept if part is not None)
 
     def holds(self, documents: IntArray) -> np.typing.NDArray[np.bool_]:
         """Which of these documents, int64 (n,), it lets through."""
@@ -120,9 +102,9 @@ class Selector:
         found = self._kept.get(key)
         if found is None:
             found = self._kept[key] = self._passages_of(self._documents(where))
+            while len(self._kept) > 1 and sum(map(_n_ids, self._kept.values())) > MAX_KEPT_IDS:
+                self._kept.popitem(last=False)
         self._kept.move_to_end(key)
-        while len(self._kept) > 1 and sum(kept.n_bytes for kept in self._kept.values()) > MAX_KEPT_BYTES:
-            self._kept.popitem(last=False)
         return found
 
     def fields(self) -> list[str]:
@@ -406,6 +388,10 @@ def _asks_for_modified(where: Filter) -> bool:
     if isinstance(where, And | Or):
         return any(map(_asks_for_modified, where.parts))
     return _asks_for_modified(where.part) if isinstance(where, Not) else where.field == "modified"
+
+
+def _n_ids(selection: Selection) -> int:
+    return len(selection.documents) + len(selection.chunks) + len(selection.vectors)
 
 
 def _advice(held: set[int]) -> str:

@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from semsearch.errors import IndexCorrupt
+from semsearch.store.ann import faiss_library, threads_for
 from semsearch.store.checksums import SumArray, checksum_rows
 from semsearch.store.files import command, write_atomically
 from semsearch.types import FloatArray, IntArray
 
 __all__ = ["ShardReader", "remove_unnamed", "shard_files", "unreadable_shards", "write_shard", "write_sums"]
 
+BLOCK = 512  # rows that are compared with their checksums at a time, in the processor's cache
 _SHARD_FILE = re.compile(r"\d{6,}(\.ids|\.sums)?\.npy(\.tmp)?")
 _SUFFIXES = (".npy", ".ids.npy", ".sums.npy")
 
@@ -80,6 +82,7 @@ class ShardReader:
         self._sums: SumArray = np.concatenate([np.empty(0, dtype=np.uint64), *(sums for _, _, sums in shards)])
         if np.any(np.diff(self.ids) <= 0):
             raise IndexCorrupt(f"the vector ids in {folder} do not ascend. Mend it with: {_mending(folder)}")
+        self._is_known = np.zeros(len(self.ids), dtype=np.bool_)  # which were compared with their checksums
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -107,6 +110,28 @@ class ShardReader:
             back[order] = np.arange(len(order))
             rows = rows[back]
         return rows
+
+    def products(self, ids: IntArray, vector: FloatArray) -> FloatArray:
+        """float32 (n,) inner products of the rows of int64 (n,) ascending ids and one (dim,) vector.
+
+        A row is compared with its checksum when it is multiplied for the first time, and not again: what is shown of
+        them has to be read by `get`. It is multiplied where it lies, in half the time of copying it first.
+
+        Raises:
+            IndexCorrupt: an id has no vector, or one that is not what was written.
+        """
+        positions = self._positions(ids)
+        new = self.ids[positions[~self._is_known[positions]]]
+        for first in range(0, len(new), BLOCK):
+            self.get(new[first : first + BLOCK])
+        self._is_known[positions] = True
+        faiss, found = faiss_library(), np.empty(len(positions), dtype=np.float32)
+        with threads_for(1):
+            for rows, at, part in self._parts(positions):
+                given = (found[part], np.ascontiguousarray(vector), np.ascontiguousarray(rows), at)
+                faiss.fvec_inner_products_by_idx(*map(faiss.swig_ptr, given), self.dim, 1, len(at))
+        found[np.isnan(found)] = np.inf  # damaged since: it comes first, and is read by `get`
+        return found
 
     def _parts(self, positions: IntArray) -> Iterator[tuple[FloatArray, IntArray, slice]]:
         """Of ascending positions, by shard: its rows, places among these, and which of the positions they are."""

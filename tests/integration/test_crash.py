@@ -179,13 +179,14 @@ def contents(index: Path) -> dict[str, Any]:
     toy = ToyEmbedder(SEED if opened.model()["name"].endswith(SEED) else OTHER_SEED)
     with opened.state() as state:
         rows = store.query(
-            "SELECT d.key, c.ordinal, c.text, c.vector_id FROM chunks c JOIN documents d ON d.id = document_id "
+            "SELECT d.key, c.ordinal, c.text, c.vector_id, c.id FROM chunks c JOIN documents d ON d.id = document_id "
             "WHERE visible = 1 ORDER BY d.key, c.ordinal"
         )
         vectors = state.vectors.get(np.array([row[3] for row in rows], dtype=np.int64))
         faiss_ids = set(state.ann.ids.tolist())
+        lexical_ids = sorted(state.lexical.ids.tolist())
     opened.close()
-    assert faiss_ids == {row[3] for row in rows}
+    assert faiss_ids == {row[3] for row in rows} and lexical_ids == sorted(row[4] for row in rows)
     root = str(index.parent)
     with Searcher.open(index, embedder=toy) as searcher:
         hits = {

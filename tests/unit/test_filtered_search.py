@@ -29,8 +29,8 @@ from semsearch.ranking.candidates import Candidates
 from semsearch.ranking.feedback import rank_hybrid
 from semsearch.ranking.fusion import ranked
 from semsearch.store import lexical, selection
+from semsearch.store.lexical import LexicalIndex
 from semsearch.store.selection import Selection
-from semsearch.store.vectors import ShardReader
 from semsearch.types import FloatArray, IntArray, Neighbors
 from tests.toy import DIM, ToyEmbedder, ToyReranker
 
@@ -533,25 +533,26 @@ def test_facets_count_passages(toy: ToyEmbedder) -> None:
 
 def test_selections_are_kept_within_bounds(library: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, library._index.state() as state:
-        n_bytes = state.selector.select(parse("not year = 50")).n_bytes
-        patch.setattr(selection, "MAX_KEPT_BYTES", 2 * n_bytes)
+        patch.setattr(selection, "MAX_KEPT_IDS", 20)
         for n in range(50):
-            kept = state.selector.select(parse(f"not year = {n}"))
-        assert len(state.selector._kept) == 2
+            state.selector.select(parse(f"not year = {n}"))
+        assert 1 <= len(state.selector._kept) <= 2
+        kept = state.selector.select(parse("not year = 49"))
         assert state.selector.select(parse("not year = 49")) is kept
-        assert kept.rows(state.vectors).nbytes > n_bytes
-        assert state.selector.select(parse("not year = 49")) is kept and len(state.selector._kept) == 1
 
 
-def test_vectors_that_a_filter_lets_through_are_read_once(library: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch, library._index.state() as state:
-        chosen = state.selector.select(parse("year > 0"))
-        read = list[int]()
-        get = ShardReader.get
-        patch.setattr(ShardReader, "get", lambda shards, ids: (read.append(len(ids)), get(shards, ids))[1])
-        for _ in range(2):
-            assert np.array_equal(chosen.rows(state.vectors), get(state.vectors, chosen.vectors))
-        assert read == [len(chosen.vectors)]
+@pytest.mark.parametrize(("weight", "n_words"), [(0.85, 25), (0.8, 25), (0.79, 50), (0.5, 50), (0.0, 50)])
+def test_half_as_many_are_taken_by_words_where_meaning_leads(
+    large: Searcher, monkeypatch: pytest.MonkeyPatch, weight: float, n_words: int
+) -> None:
+    asked = list[int]()
+    search = LexicalIndex.search
+    monkeypatch.setattr(LexicalIndex, "search", lambda index, text, k: (asked.append(k), search(index, text, k))[1])
+    text = "river stone cloud no77 at3"
+    query = Query(text, "hybrid", ToyEmbedder().embed_queries([text])[0], weight)
+    with large._index.state() as state:
+        gather(state, query, 10, per_document=0, fold=False)
+    assert asked[0] == n_words
 
 
 def test_an_older_index_can_be_filtered_after_an_update(toy: ToyEmbedder) -> None:

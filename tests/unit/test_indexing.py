@@ -24,6 +24,7 @@ from semsearch.staging import WINDOWS_AHEAD
 from semsearch.store.ann import FlatIndex
 from semsearch.store.files import writer_lock
 from semsearch.store.info import inspect_index, list_files
+from semsearch.store.lexical import LexicalWriter
 from semsearch.store.metadata import Store
 from semsearch.store.schema import FORMAT_VERSION, check_format, migrate
 from semsearch.store.sealing import seal
@@ -197,6 +198,18 @@ def test_patterns_are_remembered(docs: Path, toy: ToyEmbedder) -> None:
     assert index(docs, toy).files.seen == 1
     assert index(docs, toy, excludes=[]).files.indexed == 2
     assert index(docs, toy, globs=["wh*.md"]).files.removed == 2
+
+
+def test_nothing_is_deleted_from_a_lexical_index_of_which_nothing_stays(
+    toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted = list[int]()
+    monkeypatch.setattr(LexicalWriter, "delete", lambda _, ids: deleted.extend(ids))
+    build_index([Document("a", "river"), Document("b", "river")], embedder=toy)
+    index = build_index([Document("a", "cloud"), Document("b", "cloud")], embedder=toy).index
+    assert not deleted and verify(index, embedder=toy).is_sound
+    build_index([Document("a", "stone")], embedder=toy)
+    assert len(deleted) == 1
 
 
 def test_documents_without_files(toy: ToyEmbedder) -> None:
