@@ -34,7 +34,10 @@ META = "meta.json"  # tantivy's list of what belongs to the index
 # that it wants: the first 4,000 of a million chunks take half of the time in one of them that they take in eight.
 WRITER_HEAP_BYTES = 512_000_000
 MAX_TERM_CHARS = 64  # longer ones are keys and data, not words
-LOOK_UP_COST = 7  # microseconds that a chunk takes by its id, beside 1 to fetch one more of the best (a million chunks)
+LOOK_UP_COST = 4  # microseconds that a chunk takes by its id, beside 1 to fetch one more of the best (a million chunks)
+# Ids that are looked up as one part. tantivy goes through 4,096 chunks at a time and asks every part each time: 7,000
+# ids of a million chunks take 25 ms in parts, 137 one by one.
+IDS_TOGETHER = 32
 FETCH_SPARE = 3.0  # of the allowed ones so many more, times the root of k, are expected in what is fetched: 99 % hold k
 CONTEXT_BOOST = 0.5  # weight of a term found in title, heading or file name, beside one found in the passage
 
@@ -216,12 +219,13 @@ class LexicalIndex:
         return dict(self._run(self._only(query, ids), len(ids)))
 
     def _only(self, query: Any, ids: Sequence[int]) -> Any:
-        """The query for what it finds among these chunks."""
+        """The query for what it finds among these chunks, which are given in ascending order for speed."""
         from tantivy import Occur, Query
 
         schema = self._index.schema  # tantivy takes two to three times as long for a set of terms
-        found = Query.boolean_query([(Occur.Should, Query.term_query(schema, "id", i)) for i in ids])
-        among = Query.const_score_query(found, 0.0)
+        terms = [(Occur.Should, Query.term_query(schema, "id", i)) for i in ids]
+        parts = [Query.boolean_query(terms[i : i + IDS_TOGETHER]) for i in range(0, len(terms), IDS_TOGETHER)]
+        among = Query.const_score_query(Query.boolean_query([(Occur.Should, part) for part in parts]), 0.0)
         return Query.boolean_query([(Occur.Must, among), (Occur.Must, query)])
 
     def _query(self, text: str) -> Any:
