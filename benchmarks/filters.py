@@ -18,7 +18,7 @@ from semsearch import Searcher
 from semsearch.filters import parse
 
 SHARES = (0.0001, 0.001, 0.01, 0.1)
-ROUNDS = 30
+ROUNDS = 100
 WARM_UP = 5
 K = 10
 
