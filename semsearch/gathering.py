@@ -35,7 +35,7 @@ MIN_BESIDE = 500_000
 # give the same nDCG@10, to .0003 of it.
 CANDIDATES = 50
 # Weight of meaning from which half as many are taken by words. With 0.85 five of 1,200 hits are not the best there are,
-# three with as many; with 0.5 twenty of 800, seven with as many.
+# three with as many; with 0.5 21 of 800, seven with as many.
 DENSE_LEADS = 0.8
 N_NEAR = 100  # vectors, of whose cosines the last says how much being near tells
 

@@ -126,9 +126,10 @@ class ShardReader:
             self.get(new[first : first + BLOCK])
         self._is_known[positions] = True
         faiss, found = faiss_library(), np.empty(len(positions), dtype=np.float32)
+        vector = np.ascontiguousarray(vector, dtype=np.float32)
         with threads_for(1):
             for rows, at, part in self._parts(positions):
-                given = (found[part], np.ascontiguousarray(vector), np.ascontiguousarray(rows), at)
+                given = (found[part], vector, np.ascontiguousarray(rows), at)
                 faiss.fvec_inner_products_by_idx(*map(faiss.swig_ptr, given), self.dim, 1, len(at))
         found[np.isnan(found)] = np.inf  # damaged since: it comes first, and is read by `get`
         return found

@@ -214,7 +214,7 @@ def test_products_of_rows_in_several_shards(tmp_path: Path, monkeypatch: pytest.
     query = unit_rows(1, seed=2)[0]
     for chosen in ([], [0], [59], list(range(60)), [*range(3, 20, 2), 41, 58]):
         found = shards.products(ids[chosen], query)
-        assert found.dtype == np.float32
+        assert found.dtype == np.float32 and np.array_equal(found, shards.products(ids[chosen], query.astype(float)))
         np.testing.assert_allclose(found, (rows @ query)[chosen], atol=1e-6)
     with pytest.raises(IndexCorrupt, match="1 chunks have no vector"):
         shards.products(np.array([0, 3]), query)
