@@ -82,9 +82,9 @@ def serve(service: Service, settings: Settings, *, shared: bool, on_start: Calla
             signal.signal(name, end)
         local = stack.enter_context(listening(service.path)) if shared else None
         host, port = listener.getsockname()[:2]
-        on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
         gc.collect()
         gc.freeze()  # what is there stays: to look through it time and again would hold up all requests for 0.1 s
+        on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
         server.run([listener, *([local] if local else [])])
 
 
