@@ -8,7 +8,19 @@ import numpy as np
 
 from semsearch.types import FloatArray, IntArray
 
-__all__ = ["model_inputs", "padded_length", "placed", "placed_tokens", "token_budget_batches"]
+__all__ = [
+    "model_inputs",
+    "packed_inputs",
+    "packs",
+    "padded_length",
+    "placed",
+    "placed_tokens",
+    "token_budget_batches",
+]
+
+# Texts of a pack begin at even places: products in bf16 are summed in pairs, so a text then has the same vector beside
+# any others, to the last bit; one that began at an odd place had others in its pairs' halves.
+PACKED_STEP = 2
 
 
 def token_budget_batches(lengths: Sequence[int], budget: int, *, step: int = 1) -> Iterator[IntArray]:
@@ -28,6 +40,43 @@ def token_budget_batches(lengths: Sequence[int], budget: int, *, step: int = 1) 
         n_texts = max(1, budget // padded_length(max(1, lengths[order[start]]), step))
         yield order[start : start + n_texts]
         start += n_texts
+
+
+def packs(lengths: Sequence[int], budget: int) -> Iterator[tuple[range, IntArray]]:
+    """Put texts one behind the other into rows of at most `budget` tokens.
+
+    Args:
+        lengths: tokens of each text.
+        budget: tokens of a row; a longer text has one of its own.
+
+    Yields:
+        The texts of a row, in their order, and int64 (n,) where in it each begins.
+    """
+    first, starts, end = 0, list[int](), 0
+    for i, length in enumerate(lengths):
+        if starts and end + length > budget:
+            yield range(first, i), np.array(starts, dtype=np.int64)
+            first, starts, end = i, [], 0
+        starts.append(end)
+        end += padded_length(length, PACKED_STEP)
+    if starts:
+        yield range(first, len(lengths)), np.array(starts, dtype=np.int64)
+
+
+def packed_inputs(rows: Sequence[Sequence[int]], starts: IntArray, *, step: int) -> list[IntArray]:
+    """What a packed BERT reads, int64 (1, n) each: token ids, positions in their texts, and numbers of the texts.
+
+    Args:
+        rows: token ids of each text.
+        starts: where each begins.
+        step: n is a multiple of it; what is no text's has the number -1.
+    """
+    width = padded_length(int(starts[-1]) + len(rows[-1]), step)
+    ids, positions, texts = (np.full((1, width), value, dtype=np.int64) for value in (0, 0, -1))
+    for i, (row, start) in enumerate(zip(rows, starts.tolist(), strict=True)):
+        place = slice(start, start + len(row))
+        ids[0, place], positions[0, place], texts[0, place] = row, np.arange(len(row)), i
+    return [ids, positions, texts]
 
 
 def padded_length(n_tokens: int, step: int) -> int:

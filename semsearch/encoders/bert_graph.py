@@ -20,8 +20,10 @@ from semsearch.types import FloatArray
 __all__ = [
     "LENGTH_STEP",
     "BertGraph",
+    "PackedGraph",
     "build_bi_encoder",
     "build_cross_encoder",
+    "build_packed_encoder",
     "build_token_encoder",
     "score_activation",
     "supports",
@@ -87,6 +89,15 @@ def build_token_encoder(graph: BertGraph) -> Any:
     op, model = openvino_library().opset13, openvino_library().Model
     unit = op.normalize_l2(graph.encode(), np.array([2], dtype=np.int64), 1e-24, "max")
     return model([unit], [graph.ids, graph.mask], "token-encoder")
+
+
+def build_packed_encoder(graph: PackedGraph) -> Any:
+    """A model of texts in one row, from what `batching.packed_inputs` makes, to hidden states, float32 (1, n, hidden).
+
+    Raises:
+        ModelError: weights that do not fit the architecture.
+    """
+    return openvino_library().Model([graph.encode()], [graph.ids, graph.positions, graph.texts], "packed-encoder")
 
 
 def build_cross_encoder(graph: BertGraph) -> Any:
@@ -172,9 +183,7 @@ class BertGraph:
 
         Where only the first token is read, the last layer computes no other: it needs their keys and values alone.
         """
-        op = openvino_library().opset13
-        far = op.multiply(op.subtract(op.convert(self.mask, "f32"), np.float32(1)), np.float32(-_FAR_BELOW))
-        bias = op.unsqueeze(far, np.array([1, 2], dtype=np.int64))
+        bias = self._attended()
         hidden = self._embed(token_types)
         n_layers = int(self.config["num_hidden_layers"])
         for i in range(n_layers):
@@ -182,21 +191,32 @@ class BertGraph:
             hidden = self._layer(hidden, bias, f"{self.prefix}encoder.layer.{i}", first_only=first_only and is_last)
         return hidden
 
+    def _attended(self) -> Any:
+        """What is added to attention's scores: 0 for what a token reads, much less than any score for the rest."""
+        op = openvino_library().opset13
+        far = op.multiply(op.subtract(op.convert(self.mask, "f32"), np.float32(1)), np.float32(-_FAR_BELOW))
+        return op.unsqueeze(far, np.array([1, 2], dtype=np.int64))
+
+    def _positioned(self, table: FloatArray) -> Any:
+        """The rows of a table by the tokens' positions."""
+        op = openvino_library().opset13
+        length = op.gather(op.shape_of(self.ids), np.array([1], dtype=np.int64), np.int64(0))
+        start, step = np.array([0], dtype=np.int64), np.array([1], dtype=np.int64)
+        return op.slice(op.constant(table), start, length, step, start)
+
     def _embed(self, token_types: Any) -> Any:
         op = openvino_library().opset13
         axis = np.int64(0)
         base = f"{self.prefix}embeddings"
         # RoBERTa and its kin number positions from the one after the padding index.
         first = int(self.config.get("pad_token_id", 1)) + 1 if self.config["model_type"] != "bert" else 0
-        length = op.gather(op.shape_of(self.ids), np.array([1], dtype=np.int64), axis)
         positions = self.array(f"{base}.position_embeddings.weight")[first:]
         types = self.array(f"{base}.token_type_embeddings.weight")
         if token_types is None:
             positions = positions + types[0]
         positions = np.pad(positions, ((0, -len(positions) % LENGTH_STEP), (0, 0)))  # for padding, which is masked
-        start, step = np.array([0], dtype=np.int64), np.array([1], dtype=np.int64)
         x = op.gather(self.weight(f"{base}.word_embeddings.weight"), self.ids, axis)
-        x = op.add(x, op.slice(op.constant(positions), start, length, step, start))
+        x = op.add(x, self._positioned(positions))
         if token_types is not None:
             x = op.add(x, op.gather(op.constant(types), token_types, axis))
         return self.layer_norm(x, f"{base}.LayerNorm")
@@ -216,6 +236,31 @@ class BertGraph:
         joined = self.linear(joined, f"{name}.attention.output.dense")
         read = self.layer_norm(op.add(read, joined), f"{name}.attention.output.LayerNorm")
         return self.layer_norm(op.add(read, self.feed_forward(read, name)), f"{name}.output.LayerNorm")
+
+
+class PackedGraph(BertGraph):
+    """Texts one behind the other in one row: tokens read those of their own text, so nothing is padded to the longest.
+
+    Attributes:
+        positions, texts: parameters, int64 (1, n): a token's position in its text, and the number of that text.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        op = openvino_library().opset13
+        self.ids = op.parameter([1, -1], np.int64, "input_ids")
+        self.positions = op.parameter([1, -1], np.int64, "position_ids")
+        self.texts = op.parameter([1, -1], np.int64, "text_ids")
+
+    def _attended(self) -> Any:
+        op = openvino_library().opset13
+        reading, read = (op.unsqueeze(self.texts, np.int64(axis)) for axis in (2, 1))
+        far = op.multiply(op.convert(op.not_equal(reading, read), "f32"), np.float32(_FAR_BELOW))
+        return op.unsqueeze(far, np.int64(1))
+
+    def _positioned(self, table: FloatArray) -> Any:
+        op = openvino_library().opset13
+        return op.gather(op.constant(table), self.positions, np.int64(0))
 
 
 def score_activation(config: Mapping[str, Any]) -> Callable[[FloatArray], FloatArray]:

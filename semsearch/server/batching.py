@@ -14,7 +14,7 @@ from semsearch.types import Embedder, FloatArray, IntArray, TokenEmbedder
 
 __all__ = ["BatchingEmbedder", "BatchingTokenEmbedder", "batching"]
 
-MAX_BATCH = 32  # texts
+MAX_BATCH = 8  # texts; they fill a row of the encoder, and others are ranked while the next ones are encoded
 MAX_EXPECTED_CHARS = 400  # a longer query may be encoded in pieces
 
 

@@ -68,6 +68,17 @@ def test_vectors_are_those_of_sentence_transformers(
     assert (ours.description["pooling"], ours.max_tokens) == (pooling, 64 - 2 - (2 if prompts else 0))
 
 
+@pytest.mark.parametrize("precision", ["f32", "full"])
+def test_a_query_has_the_same_vector_beside_any_others(precision: str) -> None:
+    embedder = load_embedder(precision=precision)
+    queries = [*TEXTS, *PASSAGES.values(), "why", "how do rivers and streams carve valleys? " * 12]
+    alone = np.concatenate([embedder.embed_queries([query]) for query in queries])
+    together, turned = embedder.embed_queries(queries), embedder.embed_queries(queries[::-1])[::-1]
+    apart = max(np.abs(rows - alone).max() for rows in (together, turned))
+    has_tiles = "amx_tile" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else True
+    assert apart <= (2e-3 if has_tiles and embedder.description["precision"] == "bf16" else 0)
+
+
 @pytest.mark.parametrize("runtime", [OpenVinoReranker, TorchReranker])
 @pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
 @pytest.mark.parametrize("activation", [None, "torch.nn.modules.linear.Identity"])

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semsearch.encoders.batching import model_inputs, padded_length, placed, token_budget_batches
+from semsearch.encoders.batching import (
+    PACKED_STEP,
+    model_inputs,
+    packed_inputs,
+    packs,
+    padded_length,
+    placed,
+    token_budget_batches,
+)
 
 
 @given(st.lists(st.integers(0, 90), max_size=60), st.integers(1, 200), st.sampled_from([1, 16]))
@@ -37,3 +45,25 @@ def test_rows_go_back_to_their_places() -> None:
 @pytest.mark.parametrize(("n_tokens", "step", "expected"), [(1, 16, 16), (16, 16, 16), (17, 16, 32), (5, 1, 5)])
 def test_padded_length(n_tokens: int, step: int, expected: int) -> None:
     assert padded_length(n_tokens, step) == expected
+
+
+@given(st.lists(st.integers(1, 90), max_size=60), st.integers(1, 200))
+def test_packs_hold_every_text_once_in_order_within_the_budget(lengths: list[int], budget: int) -> None:
+    found = list(packs(lengths, budget))
+    assert [i for texts, _ in found for i in texts] == list(range(len(lengths)))
+    for n, (texts, starts) in enumerate(found):
+        ends = [start + lengths[i] for i, start in zip(texts, starts.tolist(), strict=True)]
+        assert starts[0] == 0 and not (starts % PACKED_STEP).any()
+        assert all(end <= start < end + PACKED_STEP for end, start in zip(ends, starts[1:].tolist(), strict=False))
+        assert len(texts) == 1 or ends[-1] <= budget
+        if n:  # the text would not have found room in the row before
+            before, at = found[n - 1]
+            assert padded_length(int(at[-1]) + lengths[before[-1]], PACKED_STEP) + lengths[texts[0]] > budget
+
+
+def test_packed_inputs_tell_texts_and_places_apart() -> None:
+    ids, positions, texts = packed_inputs([[5, 6, 7], [8], [9, 4]], np.array([0, 4, 6]), step=4)
+    assert ids.tolist() == [[5, 6, 7, 0, 8, 0, 9, 4]]
+    assert positions.tolist() == [[0, 1, 2, 0, 0, 0, 0, 1]]
+    assert texts.tolist() == [[0, 0, 0, -1, 1, -1, 2, 2]]
+    assert [a.shape for a in packed_inputs([[5, 6, 7]], np.array([0]), step=16)] == [(1, 16)] * 3

@@ -77,8 +77,8 @@ class TestBatching:
         embedder, texts = batching(Held()), [f"text {n}" for n in range(40)]
         found = encode_beside(embedder, texts)
         np.testing.assert_array_equal([found[text] for text in texts], ToyEmbedder().embed_queries(texts))
-        assert embedder._embedder.sizes == [1, 32, 7]
-        assert (embedder.n_batches, embedder.n_queries) == (3, 40)
+        assert embedder._embedder.sizes == [1, 8, 8, 8, 8, 7]
+        assert (embedder.n_batches, embedder.n_queries) == (6, 40)
 
     def test_a_failure_reaches_those_of_its_batch_and_no_other(self):
         found = encode_beside(batching(Held()), ["first", "second", "broken"])
