@@ -13,7 +13,7 @@ from typing import Any
 from semsearch.errors import InvalidInput, LoadError
 from semsearch.loaders import limits
 from semsearch.loaders.frames import decode_frame, read_frame, to_document, write_frame
-from semsearch.loaders.process import WorkerProcess
+from semsearch.loaders.process import ChildProcess
 from semsearch.types import Document
 
 __all__ = ["LoaderPool"]
@@ -22,6 +22,8 @@ _MAX_BUFFERED_BYTES = 32 * 1024 * 1024
 _FILES_AHEAD_PER_WORKER = 16
 _WATCH_INTERVAL_S = 0.1
 _START_TIMEOUT_S = 60.0
+# Threads reserve address space: libraries' own ones, and glibc 64 MiB for what each thread allocates.
+_FEW_THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 _SIGKILL = 9  # Windows has no name for it
 _SELF_ENDED = (4, 5, 6)  # SIGILL, SIGTRAP, SIGABRT: how PDFium ends the process when it is refused memory
 
@@ -55,7 +57,7 @@ class _Lane:
     """A thread's place: its worker, and when that worker will have been silent for too long."""
 
     def __init__(self) -> None:
-        self.worker: WorkerProcess | None = None
+        self.worker: ChildProcess | None = None
         self.deadline: float | None = None
         self.timed_out = False
 
@@ -231,7 +233,7 @@ class LoaderPool:
                 return
             self._put(job, body["documents"], n_bytes)
 
-    def _ready_worker(self, lane: _Lane) -> WorkerProcess:
+    def _ready_worker(self, lane: _Lane) -> ChildProcess:
         """The lane's worker, or a new one that has said it is ready."""
         if lane.worker is not None and lane.worker.process.poll() is None:
             return lane.worker
@@ -239,13 +241,17 @@ class LoaderPool:
         with self._changed:
             if self._is_closed:
                 raise _Stopped
-            lane.worker = worker = WorkerProcess(self._memory_bytes, self._timeout_s)
+            lane.worker = worker = ChildProcess(
+                "semsearch.loaders.worker",
+                {"memory_bytes": self._memory_bytes, "timeout_s": self._timeout_s},
+                environment=_FEW_THREADS,
+            )
         if self._next_message(lane, worker, _START_TIMEOUT_S) is None:
             code = lane.drop()
             raise LoadError(f"the worker process could not start (exit code {code})", retry=True)
         return worker
 
-    def _next_message(self, lane: _Lane, worker: WorkerProcess, timeout_s: float) -> tuple[Any, int] | None:
+    def _next_message(self, lane: _Lane, worker: ChildProcess, timeout_s: float) -> tuple[Any, int] | None:
         """The worker's next message and its size in bytes; None when it died or was ended for its silence."""
         with self._changed:
             lane.timed_out = False

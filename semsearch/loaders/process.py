@@ -1,4 +1,4 @@
-"""Starting and ending a worker process."""
+"""Starting and ending a process that works for this one."""
 
 from __future__ import annotations
 
@@ -7,48 +7,49 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
-__all__ = ["WorkerProcess"]
+__all__ = ["ChildProcess", "private_stdout"]
 
 # Run with -I, so neither the working directory nor PYTHONPATH can shadow a module. The first line of stdin tells where
 # this very package lies and what else the parent could import; the package's own start is skipped, as it loads more.
 _BOOTSTRAP = """
-import json, sys, types
+import importlib, json, sys, types
 start = json.loads(sys.stdin.buffer.readline())
 sys.path += [entry for entry in start["path"] if entry not in sys.path]
 package = types.ModuleType("semsearch")
 package.__path__ = [start["package"]]
 sys.modules["semsearch"] = package
-from semsearch.loaders.worker import main
-main(start["memory_bytes"], start["timeout_s"])
+importlib.import_module(start["module"]).main(**start["arguments"])
 """
 
 
-class WorkerProcess:
-    """A child that runs `worker.main`.
+class ChildProcess:
+    """A child that runs `main` of a module of this package. Messages go in and out as frames.
 
     Args:
-        memory_bytes: limit of its address space; 0 sets none.
-        timeout_s: longest a file may take, in seconds, before the child ends itself.
+        module: its full name.
+        arguments: of `main`, as JSON can tell them.
+        environment: variables that the child has beside those of this process.
     """
 
-    def __init__(self, memory_bytes: int, timeout_s: float) -> None:
-        # Threads reserve address space: libraries' own ones, and glibc 64 MiB for what each thread allocates.
-        few_threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    def __init__(
+        self, module: str, arguments: Mapping[str, Any], *, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-X", f"utf8={sys.flags.utf8_mode}", "-c", _BOOTSTRAP],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, **few_threads},
+            env={**os.environ, **(environment or {})},
         )
         start = {
             "package": str(Path(__file__).resolve().parents[1]),
             "path": [entry for entry in sys.path if Path(entry).is_absolute()],
-            "memory_bytes": memory_bytes,
-            "timeout_s": timeout_s,
+            "module": module,
+            "arguments": arguments,
         }
         with contextlib.suppress(OSError):  # a child that cannot start shows at the first answer
             self.stdin.write(json.dumps(start).encode() + b"\n")
@@ -73,3 +74,12 @@ class WorkerProcess:
             with contextlib.suppress(OSError):
                 cast(IO[bytes], pipe).close()
         return code
+
+
+def private_stdout() -> BinaryIO:
+    """In a child, keep stdout for messages: what a library prints goes nowhere."""
+    private = os.fdopen(os.dup(1), "wb")
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, 1)
+    os.close(sink)
+    return private

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, TextIO
 from semsearch.errors import LoadError
 from semsearch.loaders.frames import batches, decode_frame, read_frame, write_frame
 from semsearch.loaders.limits import readable_bytes
+from semsearch.loaders.process import private_stdout
 
 __all__ = ["main"]
 
@@ -35,7 +36,7 @@ def main(memory_bytes: int, timeout_s: float) -> None:
     """
     with contextlib.suppress(ValueError, OSError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
-    requests, answers = sys.stdin.buffer, _private_stdout()
+    requests, answers = sys.stdin.buffer, private_stdout()
     _limit_memory(memory_bytes)
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(requests, inbox), daemon=True).start()
@@ -44,15 +45,6 @@ def main(memory_bytes: int, timeout_s: float) -> None:
         answerer.send({"ready": True})
         while True:
             answerer.serve(inbox.get())
-
-
-def _private_stdout() -> BinaryIO:
-    """Keep stdout for messages: what a library prints goes nowhere."""
-    private = os.fdopen(os.dup(1), "wb")
-    sink = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, 1)
-    os.close(sink)
-    return private
 
 
 def _limit_memory(memory_bytes: int) -> None:

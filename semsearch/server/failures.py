@@ -14,9 +14,9 @@ from starlette.exceptions import HTTPException
 
 from semsearch.errors import IndexLocked, InvalidInput, PassageNotFound, SemsearchError
 from semsearch.server.bodies import error_body
+from semsearch.server.changes import Stopped
 from semsearch.server.gate import Busy, TookTooLong
 from semsearch.server.schemas import ErrorAnswer
-from semsearch.server.writing import Stopped
 
 __all__ = ["RETRY_AFTER_S", "install", "responses"]
 

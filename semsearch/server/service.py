@@ -21,6 +21,7 @@ from semsearch.answers import (
 from semsearch.reopening import CurrentSearcher
 from semsearch.searching import Searcher
 from semsearch.server.batching import BatchingEmbedder, batching
+from semsearch.server.changes import ChangesBeside, ChangesHere
 from semsearch.server.writing import Writer
 from semsearch.store.files import index_path
 from semsearch.store.info import inspect_index
@@ -55,7 +56,7 @@ class Service:
         Args:
             index: its name, or the path of its folder.
             device: where models run: `auto`, `cpu`, `cuda`, ...
-            embedder: in place of the model that the index names.
+            embedder: in place of the model that the index names; changes are then made in this process.
             reranker: one, by its name or folder, in place of the index's own model.
             writable: whether the index may be changed.
 
@@ -69,7 +70,12 @@ class Service:
         self.searcher = CurrentSearcher(self.path, self._open)
         with self.searcher.use():  # so that what is wrong with it is told at once
             pass
-        self.writer = Writer(self.path, device=device, embedder=embedder) if writable else None
+        changes = (
+            ChangesBeside(self.path, device=device)
+            if embedder is None
+            else ChangesHere(self.path, device=device, embedder=embedder)
+        )
+        self.writer = Writer(changes) if writable else None
 
     def _open(self) -> Searcher:
         """The index, with an encoder of its own whose counts those of the one before are kept for."""
@@ -91,6 +97,8 @@ class Service:
 
     def close(self) -> None:
         """Let go of the index."""
+        if self.writer is not None:
+            self.writer.close()
         self.searcher.close()
 
     def end(self) -> None:

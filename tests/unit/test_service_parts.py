@@ -19,13 +19,14 @@ from semsearch.server import gate as gates
 from semsearch.server import writing
 from semsearch.server.batching import BatchingTokenEmbedder, batching
 from semsearch.server.bodies import json_bytes
+from semsearch.server.changes import ChangesHere, Stopped
 from semsearch.server.gate import Busy, Gate, TookTooLong
 from semsearch.server.guard import Guard
 from semsearch.server.metrics import Metrics
 from semsearch.server.origins import Origins, is_loopback
 from semsearch.server.run import check
 from semsearch.server.settings import Settings
-from semsearch.server.writing import Stopped, Writer
+from semsearch.server.writing import Writer
 from semsearch.types import TokenEmbedder
 from tests.toy import ToyEmbedder
 
@@ -327,7 +328,7 @@ class TestRunning:
 @pytest.fixture
 def writer(tmp_path):
     build_index([Document("a", "one")], index=tmp_path / "index", embedder=ToyEmbedder())
-    return Writer(tmp_path / "index", embedder=ToyEmbedder())
+    return Writer(ChangesHere(tmp_path / "index", embedder=ToyEmbedder()))
 
 
 def test_changes_wait_while_others_ask(writer, monkeypatch):
@@ -353,7 +354,7 @@ def test_a_change_waits_no_longer_than_it_has_to(writer, monkeypatch):
     assert writer.add([Document("c", "three")])["done"]
 
 
-def test_a_change_that_waits_is_given_up_when_the_service_ends(writer, monkeypatch):
+def test_a_change_that_waits_is_given_up_when_the_service_ends(writer, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "PAUSE", 1e9)
     monkeypatch.setattr(writing, "MAX_PAUSE_S", PATIENCE_S)
     writer.is_asked = lambda: True
@@ -362,7 +363,7 @@ def test_a_change_that_waits_is_given_up_when_the_service_ends(writer, monkeypat
     writer.end()
     with pytest.raises(Stopped, match="send this change again"):
         writer.remove(["a"], [])
-    with Searcher.open(writer._index, embedder=ToyEmbedder()) as searcher:
+    with Searcher.open(tmp_path / "index", embedder=ToyEmbedder()) as searcher:
         assert searcher.n_documents == 1
 
 
