@@ -147,7 +147,10 @@ def txtai_rows(python: str, texts: list[str], seconds: float) -> list[dict[str, 
 
 
 def resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    """Of a process and its children, such as the one that makes the changes."""
+    own = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    children = {c for task in Path(f"/proc/{pid}/task").iterdir() for c in (task / "children").read_text().split()}
+    return own + sum(map(resident_bytes, map(int, children)))
 
 
 async def mixed(port: int, pid: int, texts: list[str], seconds: float, rate: float) -> dict[str, Any]:

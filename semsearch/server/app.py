@@ -30,7 +30,9 @@ from semsearch.types import Document
 
 __all__ = ["create_app"]
 
-THREADS_PER_CORE = 2  # so that queries gather at the encoder while others are ranked
+# Searches at a time, beside the encoder's own thread: one a core. With two a core, which share Python's lock and answer
+# later together than one after the other, 130 to 146 questions a second instead of 145 to 156, and p95 a third longer.
+MIN_THREADS = 2  # so that no search waits for a long one on a single core
 MAX_WRITES_WAITING = 8
 MAX_CHUNK_ID = 2**63 - 1
 SAME = ("k", "mode", "rerank", "rerank_depth", "budget_ms", "per_document", "context", "fold", "mmr", "where")
@@ -40,7 +42,7 @@ ChunkId = Annotated[int, Path(ge=1, le=MAX_CHUNK_ID, description="`chunk_id` of 
 
 def create_app(service: Service, settings: Settings) -> Guard:
     """The service as an ASGI application."""
-    n_threads = settings.n_threads or THREADS_PER_CORE * n_cores()
+    n_threads = settings.n_threads or max(MIN_THREADS, n_cores())
     gate = Gate(n_threads=n_threads, max_waiting=settings.max_waiting, timeout_s=settings.timeout_s)
     writes = Gate(n_threads=1, max_waiting=MAX_WRITES_WAITING, timeout_s=settings.timeout_s)
     if service.writer is not None:
