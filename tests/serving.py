@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -30,6 +31,13 @@ def allow_loopback(patch: pytest.MonkeyPatch) -> None:
         real(self, address)  # type: ignore[arg-type]
 
     patch.setattr(socket.socket, "connect", connect)
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process runs; one that has ended and nobody has asked for does not."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
 
 
 @contextlib.contextmanager

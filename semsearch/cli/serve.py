@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
-from collections.abc import Iterator
 from importlib.util import find_spec
 
 import click
@@ -80,6 +78,7 @@ def serve(
             raise MissingExtra(name, "serve")
     for name in ONE_THREAD_EACH:  # requests run beside each other; threads of each would only wait for one another
         os.environ.setdefault(name, "1")
+    from semsearch.cli.watching_beside import watching_beside
     from semsearch.server.memory import bound_memory
 
     bound_memory()
@@ -100,32 +99,8 @@ def serve(
     )
     check(settings)
     service = Service(index, device=device, reranker=reranker, writable=writable)
-    with contextlib.closing(service), _watching(index, device) if is_watching else contextlib.nullcontext():
+    with contextlib.closing(service), watching_beside(index, device) if is_watching else contextlib.nullcontext():
         run(service, settings, shared=reranker is None and device == "auto", on_start=_tell)
-
-
-@contextlib.contextmanager
-def _watching(index: str, device: str) -> Iterator[None]:
-    """Keep the index in step with its folders, in a thread of its own."""
-    from semsearch.cli.watch import tell_error, teller
-    from semsearch.watching import Watch
-
-    stop = threading.Event()
-
-    def work() -> None:
-        try:
-            watcher.run(on_report=teller(), on_error=tell_error, stop=stop)
-        except Exception as error:  # nobody else would tell of it
-            tell_error(error)
-
-    with Watch(index=index, device=device) as watcher:
-        thread = threading.Thread(target=work, name="watch")
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
 
 
 def _tell(address: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from semsearch.errors import InvalidInput, LoadError
 from semsearch.loaders import limits
 from semsearch.loaders.frames import decode_frame, read_frame, to_document, write_frame
-from semsearch.loaders.process import ChildProcess
+from semsearch.processes import ChildProcess
 from semsearch.types import Document
 
 __all__ = ["LoaderPool"]

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, TextIO
 from semsearch.errors import LoadError
 from semsearch.loaders.frames import batches, decode_frame, read_frame, write_frame
 from semsearch.loaders.limits import readable_bytes
-from semsearch.loaders.process import private_stdout
+from semsearch.processes import private_stdout
 
 __all__ = ["main"]
 

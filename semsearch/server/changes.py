@@ -5,19 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import signal
-import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from semsearch import errors
 from semsearch.errors import SemsearchError
 from semsearch.indexing import build_index, load_built_embedder, remove
 from semsearch.loaders.frames import decode_frame, read_frame, write_frame
-from semsearch.loaders.process import ChildProcess, private_stdout
+from semsearch.processes import ChildProcess, as_error, private_stdout, stay_behind, told_error
 from semsearch.reports import Progress
 from semsearch.server.memory import bound_memory
 from semsearch.store.info import inspect_index
@@ -26,7 +23,6 @@ from semsearch.types import Document, Embedder
 __all__ = ["Changes", "ChangesBeside", "ChangesHere", "Stopped", "main"]
 
 WAIT_S = 5.0  # for another process that is writing
-NICENESS = 19  # the system gives the process what others leave
 END_S = 10.0  # for a change that was told to stop; killed after it, nothing that was committed is lost
 
 Change = Mapping[str, Any]  # {"documents": [...]}, {"ids": [...], "paths": [...]}, or {} for a sync; plain data
@@ -137,7 +133,8 @@ class ChangesBeside:
             raise SemsearchError(f"the process that changes the index ended with exit status {code}; ask once more")
         answer = decode_frame(body)
         if "error" in answer:
-            raise _error(*answer["error"])
+            kind, text = answer["error"]
+            raise Stopped if kind == Stopped.__name__ else as_error(kind, text)
         return dict(answer["made"])
 
     def end(self) -> None:
@@ -148,44 +145,27 @@ class ChangesBeside:
 
     def close(self) -> None:
         """As `Changes.close`."""
-        self.end()
+        self._is_ending = True
         if self._child is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._child.process.wait(END_S)
-            self._child.stop()
+            self._child.end(END_S)
             self._child = None
-
-
-def _error(kind: str, text: str) -> Exception:
-    """What the other process raised."""
-    if kind == Stopped.__name__:
-        return Stopped()
-    named = getattr(errors, kind, None)
-    if not isinstance(named, type) or not issubclass(named, SemsearchError):
-        return RuntimeError(f"{kind}: {text}")
-    error = named.__new__(named, text)  # some are made from more than their text
-    error.args = (text,)
-    return error
 
 
 def main(index: str, device: str) -> None:
     """Make the changes that arrive on stdin, until it ends or SIGTERM comes; the other side of `ChangesBeside`."""
     changes = ChangesHere(Path(index), device=device)
-    ended: queue.SimpleQueue[Change | None] = queue.SimpleQueue()
+    inbox: queue.SimpleQueue[Change | None] = queue.SimpleQueue()
 
-    def end(*_: object) -> None:
+    def end() -> None:
         changes.end()
-        ended.put(None)
+        inbox.put(None)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which then ends this process
-    signal.signal(signal.SIGTERM, end)
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
+    stay_behind(end)
     bound_memory()
     answers = private_stdout()
-    threading.Thread(target=_receive, args=(sys.stdin.buffer, ended, end), daemon=True).start()
+    threading.Thread(target=_receive, args=(sys.stdin.buffer, inbox, end), daemon=True).start()
     with contextlib.suppress(BrokenPipeError):
-        while (change := ended.get()) is not None:
+        while (change := inbox.get()) is not None:
             write_frame(answers, _answer(changes, change))
     os._exit(0)  # the thread that still reads holds stdin, which the interpreter's own end would wait for
 
@@ -194,10 +174,10 @@ def _answer(changes: Changes, change: Change) -> dict[str, Any]:
     try:
         return {"made": changes.make(change)}
     except Exception as error:  # it is told by the service
-        return {"error": (type(error).__name__, str(error))}
+        return {"error": told_error(error)}
 
 
-def _receive(requests: BinaryIO, inbox: queue.SimpleQueue[Change | None], end: Any) -> None:
+def _receive(requests: BinaryIO, inbox: queue.SimpleQueue[Change | None], end: Callable[[], None]) -> None:
     """Pass changes on, and stop when the service is gone, even in the middle of one."""
     while (body := read_frame(requests)) is not None:
         inbox.put(decode_frame(body))

@@ -13,10 +13,11 @@ import pytest
 
 from semsearch import Searcher, build_index
 from semsearch.errors import IndexCorrupt, IndexLocked, InvalidInput, LoadError, SemsearchError
-from semsearch.server import changes as changing
-from semsearch.server.changes import NICENESS, ChangesBeside, ChangesHere, Stopped
+from semsearch.processes import NICENESS, as_error
+from semsearch.server.changes import ChangesBeside, ChangesHere, Stopped
 from semsearch.store.writing import StoreWriter
 from tests.checkpoints import write_bi_encoder
+from tests.serving import is_there
 
 PROJECT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
@@ -45,13 +46,6 @@ def index(tmp_path):
 def beside(index):
     with contextlib.closing(ChangesBeside(index)) as changes:
         yield changes
-
-
-def is_there(pid):
-    """Whether a process runs; one that has ended and nobody has asked for does not."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    return False
 
 
 def documents(index):
@@ -91,13 +85,11 @@ def test_errors_are_those_of_the_other_process(index, beside):
 
 
 def test_errors_with_more_than_a_text_keep_it():
-    assert str(changing._error("IndexCorrupt", "torn")) == "torn"
-    assert isinstance(changing._error("IndexCorrupt", "torn"), IndexCorrupt)
-    assert (
-        isinstance(changing._error("LoadError", "bad"), LoadError) and str(changing._error("LoadError", "bad")) == "bad"
-    )
-    assert isinstance(changing._error("MissingExtra", "install it"), SemsearchError)
-    assert type(changing._error("annotations", "x")) is type(changing._error("OSError", "x")) is RuntimeError
+    assert str(as_error("IndexCorrupt", "torn")) == "torn"
+    assert isinstance(as_error("IndexCorrupt", "torn"), IndexCorrupt)
+    assert isinstance(as_error("LoadError", "bad"), LoadError) and str(as_error("LoadError", "bad")) == "bad"
+    assert isinstance(as_error("MissingExtra", "install it"), SemsearchError)
+    assert type(as_error("annotations", "x")) is type(as_error("OSError", "x")) is RuntimeError
 
 
 def test_one_that_was_killed_is_replaced(index, beside):

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from semsearch import Searcher, build_index, running
+from semsearch import Document, Searcher, build_index, running
 from semsearch.cli import cli
 from semsearch.errors import InvalidInput
+from semsearch.processes import NICENESS
 from semsearch.running import ask
-from tests.serving import LOOPBACK, allow_loopback
+from tests.serving import LOOPBACK, allow_loopback, is_there
 
 PROJECT = Path(__file__).parents[2]
 PAGES = {
@@ -106,6 +107,41 @@ def test_a_service_that_watches_follows_its_folders(tmp_path):
         assert [Path(hit["path"]).name for hit in found] == ["bread.md"]
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_what_watches_ends_with_the_service(index, sent):
+    with serving(index, "--watch") as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        (child,) = map(int, children.read_text().split())
+        assert os.getpriority(os.PRIO_PROCESS, child) == NICENESS
+        process.send_signal(sent)
+        process.wait(60)
+        for _ in range(600):  # a minute
+            if not is_there(child):
+                break
+            time.sleep(0.1)
+        assert not is_there(child)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_it_is_told_when_nothing_watches_any_more(index):
+    with serving(index, "--watch") as process:
+        os.kill(int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()), signal.SIGKILL)
+        told = process.stderr.readline()
+        while "no longer watched" not in told:
+            assert told
+            told = process.stderr.readline()
+        assert told == "semsearch: error: the folders are no longer watched: its process ended with exit status -9\n"
+        assert ask(index, {"q": "kneading dough", "k": 1})["hits"]
+
+
+def test_nothing_to_watch_is_an_error(tmp_path):
+    build_index([Document("a", "one")], index=tmp_path / "index")
+    done = run("serve", "--watch", "--index", tmp_path / "index", "--port", 0)
+    assert done.returncode == 2
+    assert "remembers no folder that could be watched" in done.stderr and "Traceback" not in done.stderr
 
 
 class TestQueryAsksIt:

@@ -1,17 +1,23 @@
-"""Starting and ending a process that works for this one."""
+"""Processes that work for this one: starting and ending them, and what they do on their side."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-__all__ = ["ChildProcess", "private_stdout"]
+from semsearch import errors
+from semsearch.errors import SemsearchError
+
+__all__ = ["NICENESS", "ChildProcess", "as_error", "private_stdout", "stay_behind", "told_error"]
+
+NICENESS = 19  # the system gives such a process what others leave
 
 # Run with -I, so neither the working directory nor PYTHONPATH can shadow a module. The first line of stdin tells where
 # this very package lies and what else the parent could import; the package's own start is skipped, as it loads more.
@@ -21,6 +27,7 @@ start = json.loads(sys.stdin.buffer.readline())
 sys.path += [entry for entry in start["path"] if entry not in sys.path]
 package = types.ModuleType("semsearch")
 package.__path__ = [start["package"]]
+package.__version__ = start["version"]
 sys.modules["semsearch"] = package
 importlib.import_module(start["module"]).main(**start["arguments"])
 """
@@ -33,20 +40,27 @@ class ChildProcess:
         module: its full name.
         arguments: of `main`, as JSON can tell them.
         environment: variables that the child has beside those of this process.
+        is_heard: whether its stderr is that of this process; else what it writes there goes nowhere.
     """
 
     def __init__(
-        self, module: str, arguments: Mapping[str, Any], *, environment: Mapping[str, str] | None = None
+        self,
+        module: str,
+        arguments: Mapping[str, Any],
+        *,
+        environment: Mapping[str, str] | None = None,
+        is_heard: bool = False,
     ) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-X", f"utf8={sys.flags.utf8_mode}", "-c", _BOOTSTRAP],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=None if is_heard else subprocess.DEVNULL,
             env={**os.environ, **(environment or {})},
         )
         start = {
-            "package": str(Path(__file__).resolve().parents[1]),
+            "package": str(Path(__file__).resolve().parent),
+            "version": sys.modules["semsearch"].__version__,
             "path": [entry for entry in sys.path if Path(entry).is_absolute()],
             "module": module,
             "arguments": arguments,
@@ -64,6 +78,14 @@ class ChildProcess:
     def stdout(self) -> BinaryIO:
         """Where answers come from."""
         return cast(BinaryIO, self.process.stdout)
+
+    def end(self, patience_s: float) -> int:
+        """Ask the process to end, and kill it where it has not after so many seconds; as `stop` then."""
+        with contextlib.suppress(OSError):
+            self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(patience_s)
+        return self.stop()
 
     def stop(self) -> int:
         """Kill the process, close its pipes and answer the exit code it had or got."""
@@ -83,3 +105,26 @@ def private_stdout() -> BinaryIO:
     os.dup2(sink, 1)
     os.close(sink)
     return private
+
+
+def stay_behind(end: Callable[[], None]) -> None:
+    """In a child, leave the processor to others while they want it, and Ctrl-C to the parent; SIGTERM calls `end`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: end())
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+
+
+def told_error(error: Exception) -> tuple[str, str]:
+    """An error as a message can hold it."""
+    return type(error).__name__, str(error)
+
+
+def as_error(kind: str, text: str) -> Exception:
+    """The error that another process told of."""
+    named = getattr(errors, kind, None)
+    if not isinstance(named, type) or not issubclass(named, SemsearchError):
+        return RuntimeError(f"{kind}: {text}")
+    error = named.__new__(named, text)  # some are made from more than their text
+    error.args = (text,)
+    return error
