@@ -117,17 +117,13 @@ class ChangesBeside:
         """
         if self._is_ending:
             raise Stopped
-        if self._child is not None and self._child.process.poll() is not None:  # it ended while nothing was asked of it
-            self._child.stop()
-            self._child = None
-        if self._child is None:
-            self._child = ChildProcess(__name__, self._arguments)
+        child = self._living()
         body = None
-        with contextlib.suppress(OSError):
-            write_frame(self._child.stdin, change)
-            body = read_frame(self._child.stdout)
+        with contextlib.suppress(OSError, ValueError):  # ValueError: `close` has closed the pipes
+            write_frame(child.stdin, change)
+            body = read_frame(child.stdout)
         if body is None:
-            code, self._child = self._child.stop(), None
+            code, self._child = child.stop(), None
             if self._is_ending:
                 raise Stopped
             raise SemsearchError(f"the process that changes the index ended with exit status {code}; ask once more")
@@ -140,15 +136,24 @@ class ChangesBeside:
     def end(self) -> None:
         """As `Changes.end`."""
         self._is_ending = True
-        if self._child is not None:
-            self._child.process.terminate()
+        if (child := self._child) is not None:
+            child.process.terminate()
 
     def close(self) -> None:
         """As `Changes.close`."""
         self._is_ending = True
-        if self._child is not None:
-            self._child.end(END_S)
-            self._child = None
+        if (child := self._child) is not None:
+            child.end(END_S)
+
+    def _living(self) -> ChildProcess:
+        """The process, begun anew where it ended while nothing was asked of it."""
+        child = self._child
+        if child is not None and child.process.poll() is not None:
+            child.stop()
+            child = None
+        if child is None:
+            self._child = child = ChildProcess(__name__, self._arguments)
+        return child
 
 
 def main(index: str, device: str) -> None:

@@ -123,6 +123,18 @@ def test_its_end_breaks_a_change_off(index, beside):
     assert len(documents(index)) == 1
 
 
+def test_it_may_be_closed_within_a_change(index, beside):
+    beside.make({})
+    child = beside._child.process
+    many = [{**WHALE, "id": f"w{n}", "text": f"whale {n} sings " * 40} for n in range(20_000)]
+    threading.Timer(1.0, beside.close).start()
+    with pytest.raises(Stopped):
+        beside.make({"documents": many})
+    assert child.wait(PATIENCE_S) == 0
+    beside.close()
+    assert len(documents(index)) == 1
+
+
 def test_it_goes_with_the_service(index):
     command = [sys.executable, "-c", PARENT, str(index)]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT)
