@@ -37,6 +37,15 @@ MAX_WRITES_WAITING = 8
 MAX_CHUNK_ID = 2**63 - 1
 SAME = ("k", "mode", "rerank", "rerank_depth", "budget_ms", "per_document", "context", "fold", "mmr", "where")
 
+# Newer versions of FastAPI tell OpenTelemetry of each request with its query, where the environment has it collect.
+NO_TELEMETRY: Any = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+
 ChunkId = Annotated[int, Path(ge=1, le=MAX_CHUNK_ID, description="`chunk_id` of a hit.")]
 
 
@@ -66,6 +75,7 @@ def create_app(service: Service, settings: Settings) -> Guard:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
+        telemetry=NO_TELEMETRY,
     )
     install(app, service.path)
     _add_search(app, service, gate)

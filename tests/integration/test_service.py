@@ -250,6 +250,42 @@ class TestLimits:
             assert running.is_alive()
 
 
+# A service in a process in which OpenTelemetry collects: prints what it was told of one request.
+TRACED = """
+import http.client, sys
+from opentelemetry import trace
+from semsearch.server.service import Service
+from semsearch.server.settings import Settings
+from tests.serving import LOOPBACK, served
+from tests.toy import ToyEmbedder
+
+class Collector(trace.TracerProvider):
+    def get_tracer(self, name, *args, **kwargs):
+        return Tracer(name)
+
+class Tracer(trace.NoOpTracer):
+    def __init__(self, name):
+        self.name = name
+    def start_span(self, name, *args, **kwargs):
+        print("span", self.name, name, kwargs.get("attributes"))
+        return super().start_span(name)
+
+trace.set_tracer_provider(Collector())
+with served(Service(sys.argv[1], embedder=ToyEmbedder()), Settings()) as port:
+    connection = http.client.HTTPConnection(LOOPBACK, port)
+    connection.request("GET", "/search?q=secret+lamp")
+    print(connection.getresponse().status)
+"""
+
+
+def test_no_collector_is_told_of_requests(index):
+    pytest.importorskip("opentelemetry", reason="FastAPI is one that does not know it")
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "FASTAPI_OTEL_AUTO_CONFIGURE": "true"}
+    command = [sys.executable, "-c", TRACED, str(index)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "200\n"
+
+
 class TestToken:
     def test_without_it_only_the_page_is_answered(self, index):
         with serving(index, token=TOKEN) as running:
