@@ -8,7 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -17,7 +18,8 @@ from semsearch.errors import SemsearchError
 
 __all__ = ["NICENESS", "ChildProcess", "as_error", "private_stdout", "stay_behind", "told_error"]
 
-NICENESS = 19  # the system gives such a process what others leave
+# A tenth of what a search has of a core while both want it: with 19, a change waited 10 s beside searches that rerank.
+NICENESS = 10
 
 # Run with -I, so neither the working directory nor PYTHONPATH can shadow a module. The first line of stdin tells where
 # this very package lies and what else the parent could import; the package's own start is skipped, as it loads more.
@@ -79,10 +81,14 @@ class ChildProcess:
         """Where answers come from."""
         return cast(BinaryIO, self.process.stdout)
 
+    def dismiss(self) -> None:
+        """Tell the process to end soon, by the end of its stdin. A signal's handler may do so."""
+        with contextlib.suppress(OSError, ValueError):
+            self.stdin.close()
+
     def end(self, patience_s: float) -> int:
-        """Ask the process to end, and kill it where it has not after so many seconds; as `stop` then."""
-        with contextlib.suppress(OSError):
-            self.process.terminate()
+        """Dismiss the process, and kill it where it has not ended after so many seconds; as `stop` then."""
+        self.dismiss()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(patience_s)
         return self.stop()
@@ -107,24 +113,25 @@ def private_stdout() -> BinaryIO:
     return private
 
 
-def stay_behind(end: Callable[[], None]) -> None:
-    """In a child, leave the processor to others while they want it, and Ctrl-C to the parent; SIGTERM calls `end`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: end())
+def stay_behind() -> None:
+    """In a child, leave the processor to others while they want it, and signals that end programs to the parent."""
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(NICENESS)
 
 
 def told_error(error: Exception) -> tuple[str, str]:
-    """An error as a message can hold it."""
-    return type(error).__name__, str(error)
+    """An error as a message can hold it: its kind and its text, and its traceback unless it is meant for users."""
+    is_meant = isinstance(error, SemsearchError)
+    return type(error).__name__, str(error) if is_meant else "".join(traceback.format_exception(error))
 
 
 def as_error(kind: str, text: str) -> Exception:
     """The error that another process told of."""
     named = getattr(errors, kind, None)
     if not isinstance(named, type) or not issubclass(named, SemsearchError):
-        return RuntimeError(f"{kind}: {text}")
+        return RuntimeError(text)
     error = named.__new__(named, text)  # some are made from more than their text
     error.args = (text,)
     return error

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import queue
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
 
 from semsearch.cli.watch import tell_error, teller
 from semsearch.errors import SemsearchError
 from semsearch.loaders.frames import decode_frame, read_frame, write_frame
 from semsearch.processes import ChildProcess, as_error, private_stdout, stay_behind, told_error
+from semsearch.reports import IndexReport
 from semsearch.watching import Watch
 
 __all__ = ["main", "watching_beside"]
@@ -48,41 +49,40 @@ def watching_beside(index: str, device: str) -> Iterator[None]:
             yield
         finally:
             is_ending.set()
-            child.process.terminate()
+            child.dismiss()
             heeding.join(END_S)
     finally:
         child.end(0)
 
 
 def main(index: str, device: str) -> None:
-    """Watch until stdin ends or SIGTERM comes; the other side of `watching_beside`."""
-    ended: queue.SimpleQueue[None] = queue.SimpleQueue()
-    stop = threading.Event()  # set by this thread alone: a signal's handler could find its lock held
-    stay_behind(lambda: ended.put(None))
+    """Watch until stdin ends; the other side of `watching_beside`."""
+    stay_behind()
     answers = private_stdout()
+    stop, has_begun = threading.Event(), False
+    threading.Thread(target=_stop_at_the_end, args=(sys.stdin.buffer, stop), daemon=True).start()
+    say = teller()
 
-    def work() -> None:
-        has_begun = False
+    def tell(report: IndexReport) -> None:
+        with suppress(OSError):  # that nobody reads what was done is no reason not to go on
+            say(report)
+
+    with suppress(OSError):
         try:
             with Watch(index=index, device=device) as watcher:
                 write_frame(answers, None)
                 has_begun = True
-                watcher.run(on_report=teller(), on_error=tell_error, stop=stop)
+                watcher.run(on_report=tell, on_error=tell_error, stop=stop)
         except Exception as error:  # nobody else would tell of it
             if has_begun:
                 tell_error(error)
             else:
                 write_frame(answers, told_error(error))
-        ended.put(None)
-
-    def until_the_end() -> None:
-        sys.stdin.buffer.read()
-        ended.put(None)
-
-    watching = threading.Thread(target=work)
-    watching.start()
-    threading.Thread(target=until_the_end, daemon=True).start()
-    ended.get()
-    stop.set()
-    watching.join()
     os._exit(0)  # the thread that still reads holds stdin, which the interpreter's own end would wait for
+
+
+def _stop_at_the_end(stream: BinaryIO, stop: threading.Event) -> None:
+    try:
+        stream.read()
+    finally:
+        stop.set()

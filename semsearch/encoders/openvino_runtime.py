@@ -104,6 +104,12 @@ class OpenVinoEmbedder(TokenizedEmbedder):
         build = self._build_int8_tokens if tokens == "int8" else self._build_tokens
         self._tokens = _CompiledGraph(files, "tokens", build, tokens, batch_tokens=FEW_TEXTS_TOKENS, n_few=0)
 
+    @functools.cached_property
+    def dim(self) -> int:
+        """Components of a vector: the model's hidden size, as what this runtime runs has nothing behind its pooling."""
+        config = json.loads((self._files.path / "config.json").read_text(encoding="utf-8"))
+        return int(config["hidden_size"])
+
     def _build_full(self) -> Any:
         return bert_graph.build_bi_encoder(bert_graph.BertGraph(self._files.path), self._files.pooling)
 

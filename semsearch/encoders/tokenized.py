@@ -70,7 +70,7 @@ class TokenizedEmbedder(abc.ABC):
     @functools.cached_property
     def dim(self) -> int:
         """Components of a vector."""
-        return int(self.embed_queries(["probe"]).shape[1])
+        return int(self._embed(["probe"], "").shape[1])
 
     @property
     def max_tokens(self) -> int:

@@ -7,7 +7,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -115,9 +115,9 @@ class ChangesBeside:
         Raises:
             SemsearchError: the process ended, as by a lack of memory; what it had committed stays.
         """
-        if self._is_ending:
+        child = None if self._is_ending else self._living()
+        if child is None or self._is_ending:  # perhaps since: `end` may have come before there was a child to dismiss
             raise Stopped
-        child = self._living()
         body = None
         with contextlib.suppress(OSError, ValueError):  # ValueError: `close` has closed the pipes
             write_frame(child.stdin, change)
@@ -137,7 +137,7 @@ class ChangesBeside:
         """As `Changes.end`."""
         self._is_ending = True
         if (child := self._child) is not None:
-            child.process.terminate()
+            child.dismiss()
 
     def close(self) -> None:
         """As `Changes.close`."""
@@ -152,23 +152,18 @@ class ChangesBeside:
             child.stop()
             child = None
         if child is None:
-            self._child = child = ChildProcess(__name__, self._arguments)
+            self._child = child = ChildProcess(__name__, self._arguments, is_heard=True)
         return child
 
 
 def main(index: str, device: str) -> None:
-    """Make the changes that arrive on stdin, until it ends or SIGTERM comes; the other side of `ChangesBeside`."""
+    """Make the changes that arrive on stdin, until it ends; the other side of `ChangesBeside`."""
+    stay_behind()
+    bound_memory()
     changes = ChangesHere(Path(index), device=device)
     inbox: queue.SimpleQueue[Change | None] = queue.SimpleQueue()
-
-    def end() -> None:
-        changes.end()
-        inbox.put(None)
-
-    stay_behind(end)
-    bound_memory()
     answers = private_stdout()
-    threading.Thread(target=_receive, args=(sys.stdin.buffer, inbox, end), daemon=True).start()
+    threading.Thread(target=_receive, args=(sys.stdin.buffer, inbox, changes), daemon=True).start()
     with contextlib.suppress(BrokenPipeError):
         while (change := inbox.get()) is not None:
             write_frame(answers, _answer(changes, change))
@@ -182,8 +177,11 @@ def _answer(changes: Changes, change: Change) -> dict[str, Any]:
         return {"error": told_error(error)}
 
 
-def _receive(requests: BinaryIO, inbox: queue.SimpleQueue[Change | None], end: Callable[[], None]) -> None:
-    """Pass changes on, and stop when the service is gone, even in the middle of one."""
-    while (body := read_frame(requests)) is not None:
-        inbox.put(decode_frame(body))
-    end()
+def _receive(requests: BinaryIO, inbox: queue.SimpleQueue[Change | None], changes: Changes) -> None:
+    """Pass changes on, and stop when there will be no more, even in the middle of one."""
+    try:
+        while (body := read_frame(requests)) is not None:
+            inbox.put(decode_frame(body))
+    finally:
+        changes.end()
+        inbox.put(None)

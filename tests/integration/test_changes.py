@@ -13,7 +13,8 @@ import pytest
 
 from semsearch import Searcher, build_index
 from semsearch.errors import IndexCorrupt, IndexLocked, InvalidInput, LoadError, SemsearchError
-from semsearch.processes import NICENESS, as_error
+from semsearch.processes import NICENESS, ChildProcess, as_error
+from semsearch.server import changes as changing
 from semsearch.server.changes import ChangesBeside, ChangesHere, Stopped
 from semsearch.store.writing import StoreWriter
 from tests.checkpoints import write_bi_encoder
@@ -80,7 +81,7 @@ def test_errors_are_those_of_the_other_process(index, beside):
     with StoreWriter.open(index), pytest.raises(IndexLocked, match="another process"):
         beside.make({"documents": [WHALE]})
     assert beside.make({"documents": [WHALE]})["done"]
-    with pytest.raises(RuntimeError, match="KeyError: 'paths'"):
+    with pytest.raises(RuntimeError, match=r'(?s)in make.*change\["paths"\].*KeyError: .paths.'):
         beside.make({"ids": ["whale"]})
 
 
@@ -133,6 +134,25 @@ def test_it_may_be_closed_within_a_change(index, beside):
     assert child.wait(PATIENCE_S) == 0
     beside.close()
     assert len(documents(index)) == 1
+
+
+def test_its_end_reaches_one_that_is_being_started(index, beside, monkeypatch):
+    class Starting(ChildProcess):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            beside.end()
+
+    monkeypatch.setattr(changing, "ChildProcess", Starting)
+    with pytest.raises(Stopped):
+        beside.make({"documents": [WHALE]})
+    assert len(documents(index)) == 1
+
+
+def test_signals_are_left_to_the_service(index, beside):
+    beside.make({})
+    for sent in (signal.SIGINT, signal.SIGTERM):
+        beside._child.process.send_signal(sent)
+    assert beside.make({"documents": [WHALE]})["indexed"] == 1
 
 
 def test_it_goes_with_the_service(index):

@@ -69,6 +69,7 @@ def serving(index, *arguments):
         env=environment(),
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     try:
         lines = [process.stderr.readline()]
@@ -109,12 +110,55 @@ def test_a_service_that_watches_follows_its_folders(tmp_path):
         assert process.wait(60) == 0
 
 
+def add(index, documents):
+    """What the service answers to documents, with its head."""
+    body = json.dumps({"documents": documents}).encode()
+    head = f"Host: {LOOPBACK}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {len(body)}"
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(running._socket_path(index)))
+        connection.sendall(f"POST /index/documents HTTP/1.1\r\n{head}\r\n\r\n".encode() + body)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def children(process):
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_it_changes_its_index_and_ends_with_all_its_processes(tmp_path, sent):
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "gulls.md").write_text(PAGES["gulls.md"], encoding="utf-8")
+    build_index(tmp_path / "pages", index=tmp_path / "index")
+    documents = [{"id": "b", "text": "Knead the dough until it is smooth."}]
+    with serving(tmp_path / "index", "--writable", "--watch") as process:
+        assert b'"indexed":1' in add(tmp_path / "index", documents)
+        (hit,) = ask(tmp_path / "index", {"q": "kneading dough", "k": 1})["hits"]
+        assert hit["document_id"] == "b"
+        threads = Path(f"/proc/{process.pid}/task").iterdir()
+        both = {int(pid) for thread in threads for pid in (thread / "children").read_text().split()}
+        assert len(both) == 2
+        many = [{"id": f"w{n}", "text": f"whale {n} sings of the sea " * 30} for n in range(1_000)]
+        found = []
+        changing = threading.Thread(target=lambda: found.append(add(tmp_path / "index", many)))
+        changing.start()
+        time.sleep(1.0)
+        os.killpg(process.pid, sent)
+        changing.join()
+        assert found[0].startswith(b"HTTP/1.1 503") and b"send this change again" in found[0]
+        assert process.wait(60) == 0
+        told = process.stderr.read()
+        assert "error" not in told and "Traceback" not in told
+        assert not any(map(is_there, both))
+    with Searcher.open(tmp_path / "index") as searcher:
+        assert searcher.n_documents == 2
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_what_watches_ends_with_the_service(index, sent):
     with serving(index, "--watch") as process:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        (child,) = map(int, children.read_text().split())
+        (child,) = children(process)
         assert os.getpriority(os.PRIO_PROCESS, child) == NICENESS
         process.send_signal(sent)
         process.wait(60)
@@ -128,13 +172,35 @@ def test_what_watches_ends_with_the_service(index, sent):
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_it_is_told_when_nothing_watches_any_more(index):
     with serving(index, "--watch") as process:
-        os.kill(int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()), signal.SIGKILL)
+        os.kill(children(process)[0], signal.SIGKILL)
         told = process.stderr.readline()
         while "no longer watched" not in told:
             assert told
             told = process.stderr.readline()
         assert told == "semsearch: error: the folders are no longer watched: its process ended with exit status -9\n"
         assert ask(index, {"q": "kneading dough", "k": 1})["hits"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_it_is_watched_on_where_nobody_reads_what_is_told(tmp_path):
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "gulls.md").write_text(PAGES["gulls.md"], encoding="utf-8")
+    build_index(tmp_path / "pages", index=tmp_path / "index")
+    with serving(tmp_path / "index", "--watch") as process:
+        process.stderr.close()
+        for name in ("bread.md", "git.md"):
+            (tmp_path / "pages" / name).write_text(PAGES[name], encoding="utf-8")
+            found = 0
+            for _ in range(600):  # a minute
+                with Searcher.open(tmp_path / "index") as searcher:
+                    found = len(searcher.documents([str(tmp_path / "pages" / name)]))
+                if found:
+                    break
+                time.sleep(0.1)
+            assert found == 1
+        process.kill()
+        process.wait()
+        process.stderr = Path(os.devnull).open()  # noqa: SIM115 - `serving` reads and closes it
 
 
 def test_nothing_to_watch_is_an_error(tmp_path):

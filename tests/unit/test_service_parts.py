@@ -8,13 +8,14 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import numpy as np
 import pytest
 
 from semsearch import Document, Searcher, build_index, running
 from semsearch.errors import InvalidInput
+from semsearch.server import app as apps
 from semsearch.server import gate as gates
 from semsearch.server import writing
 from semsearch.server.batching import BatchingTokenEmbedder, batching
@@ -25,6 +26,7 @@ from semsearch.server.guard import Guard
 from semsearch.server.metrics import Metrics
 from semsearch.server.origins import Origins, is_loopback
 from semsearch.server.run import check
+from semsearch.server.service import Service
 from semsearch.server.settings import Settings
 from semsearch.server.writing import Writer
 from semsearch.types import TokenEmbedder
@@ -365,6 +367,16 @@ def test_a_change_that_waits_is_given_up_when_the_service_ends(writer, tmp_path,
         writer.remove(["a"], [])
     with Searcher.open(tmp_path / "index", embedder=ToyEmbedder()) as searcher:
         assert searcher.n_documents == 1
+
+
+@pytest.mark.parametrize(("n_cores", "given", "expected"), [(1, 0, 2), (5, 0, 5), (5, 3, 3)])
+def test_a_service_searches_with_one_thread_a_core(writer, tmp_path, monkeypatch, n_cores, given, expected):
+    asked = []
+    monkeypatch.setattr(apps, "n_cores", lambda: n_cores)
+    monkeypatch.setattr(apps, "Gate", lambda **options: asked.append(options["n_threads"]) or Gate(**options))
+    with closing(Service(tmp_path / "index", embedder=ToyEmbedder())) as service:
+        apps.create_app(service, Settings(n_threads=given))
+    assert asked == [expected, 1]  # and one that writes
 
 
 def test_a_gate_is_used_while_somebody_waits_and_a_moment_after(monkeypatch):
