@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from semsearch.cli.watch import tell_error, teller
 from semsearch.errors import SemsearchError
 from semsearch.loaders.frames import decode_frame, read_frame, write_frame
 from semsearch.processes import ChildProcess, as_error, private_stdout, stay_behind, told_error
-from semsearch.reports import IndexReport
 from semsearch.watching import Watch
 
 __all__ = ["main", "watching_beside"]
 
+T = TypeVar("T")
 END_S = 10.0  # for a sync that was told to stop; killed after it, nothing that was committed is lost
 
 
@@ -61,24 +61,28 @@ def main(index: str, device: str) -> None:
     answers = private_stdout()
     stop, has_begun = threading.Event(), False
     threading.Thread(target=_stop_at_the_end, args=(sys.stdin.buffer, stop), daemon=True).start()
-    say = teller()
-
-    def tell(report: IndexReport) -> None:
-        with suppress(OSError):  # that nobody reads what was done is no reason not to go on
-            say(report)
-
     with suppress(OSError):
         try:
             with Watch(index=index, device=device) as watcher:
                 write_frame(answers, None)
                 has_begun = True
-                watcher.run(on_report=tell, on_error=tell_error, stop=stop)
+                watcher.run(on_report=_heard_or_not(teller()), on_error=_heard_or_not(tell_error), stop=stop)
         except Exception as error:  # nobody else would tell of it
             if has_begun:
                 tell_error(error)
             else:
                 write_frame(answers, told_error(error))
     os._exit(0)  # the thread that still reads holds stdin, which the interpreter's own end would wait for
+
+
+def _heard_or_not(tell: Callable[[T], None]) -> Callable[[T], None]:
+    """The same, but that nobody reads what is told is no reason not to go on."""
+
+    def told(value: T) -> None:
+        with suppress(OSError):
+            tell(value)
+
+    return told
 
 
 def _stop_at_the_end(stream: BinaryIO, stop: threading.Event) -> None:
