@@ -370,7 +370,7 @@ def test_scores_are_explained_on_hover_and_on_focus(service: Service, open_page:
 
 
 def test_facets_and_filters_narrow_and_are_taken_away(service: Service, open_page: Callable[..., Page]) -> None:
-    page = open_page(service.url + "?q=warm+place")
+    page = open_page(service.url + "?q=let+the+loaf+rise+and+prune+the+roses")
     settle(page)
     page.get_by_role("checkbox", name=re.compile("^Grace")).check()
     settle(page)
@@ -397,7 +397,7 @@ def test_facets_and_filters_narrow_and_are_taken_away(service: Service, open_pag
 
 
 def test_the_filter_box_says_in_place_what_is_wrong(service: Service, open_page: Callable[..., Page]) -> None:
-    page = open_page(service.url + "?q=warm+place")
+    page = open_page(service.url + "?q=a+warm+place+for+bread+to+rise")
     settle(page)
     before = page.locator(".hit").count()
     box = page.get_by_label("Filter", exact=True)
@@ -412,7 +412,7 @@ def test_the_filter_box_says_in_place_what_is_wrong(service: Service, open_page:
     expect(error).to_be_empty()
     settle(page)
     assert query_of(page)["where"] == ['lang = "zh"']
-    page.goto(service.url + "?q=warm+place&where=lang+%3D+zh")
+    page.goto(service.url + "?q=a+warm+place+for+bread+to+rise&where=lang+%3D+zh")
     expect(page.get_by_role("heading", name="The filter cannot be used.")).to_be_visible()
     page.get_by_role("button", name="Search without filters").click()
     settle(page)
