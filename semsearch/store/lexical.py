@@ -23,6 +23,7 @@ import numpy as np
 
 from semsearch.errors import IndexCorrupt
 from semsearch.store.files import sync_folder
+from semsearch.store.positions import find
 from semsearch.store.stop_words import STOP_WORDS
 from semsearch.types import IntArray
 
@@ -183,8 +184,7 @@ class LexicalIndex:
         n_fetched = math.ceil((k + FETCH_SPARE * math.sqrt(k)) * n / len(ids))
         while n_fetched < LOOK_UP_COST * len(ids):
             hits, found = self._hits(query, n_fetched)
-            at = np.minimum(np.searchsorted(ids, found), len(ids) - 1)
-            rows = np.flatnonzero(ids[at] == found).tolist()
+            rows = np.flatnonzero(find(ids, found)[1]).tolist()
             if len(rows) >= k or len(found) < n_fetched:
                 return _ranked([(int(found[row]), hits[row][0]) for row in rows])[:k]
             n_fetched *= 4

@@ -17,6 +17,7 @@ from semsearch.errors import IndexCorrupt
 from semsearch.store.ann import faiss_library, threads_for
 from semsearch.store.checksums import SumArray, checksum_rows
 from semsearch.store.files import command, write_atomically
+from semsearch.store.positions import Positions
 from semsearch.types import FloatArray, IntArray
 
 __all__ = ["ShardReader", "remove_unnamed", "shard_files", "unreadable_shards", "write_shard", "write_sums"]
@@ -82,6 +83,7 @@ class ShardReader:
         self._sums: SumArray = np.concatenate([np.empty(0, dtype=np.uint64), *(sums for _, _, sums in shards)])
         if np.any(np.diff(self.ids) <= 0):
             raise IndexCorrupt(f"the vector ids in {folder} do not ascend. Mend it with: {_mending(folder)}")
+        self._places = Positions(self.ids)
         self._is_known = np.zeros(len(self.ids), dtype=np.bool_)  # which were compared with their checksums
 
     def __len__(self) -> int:
@@ -143,15 +145,10 @@ class ShardReader:
 
     def _positions(self, ids: IntArray) -> IntArray:
         """Of the rows with these ids, among all; IndexCorrupt where one is missing."""
-        n = len(self.ids)
-        positions = np.clip(ids - self.ids[0], 0, n - 1) if n else ids  # its place, where no id was left out before it
-        if not n or not np.array_equal(self.ids[positions], ids):
-            positions = np.searchsorted(self.ids, ids)
-        found = positions < len(self.ids)
-        found[found] = self.ids[positions[found]] == ids[found]
-        if not found.all():
-            missing = np.asarray(ids)[~found]
-            raise IndexCorrupt(f"{len(missing)} chunks have no vector. Mend it with: {_mending(self._folder)}")
+        positions, is_there = self._places.find(ids)
+        if not is_there.all():
+            missing = np.count_nonzero(~is_there)
+            raise IndexCorrupt(f"{missing} chunks have no vector. Mend it with: {_mending(self._folder)}")
         return positions
 
 
