@@ -55,8 +55,9 @@ def rerankers(folder: Path) -> dict[str, Callable[[list[str]], FloatArray]]:
         except InvalidInput:  # this processor lacks it
             continue
         found[f"semsearch cross-encoder {precision}"] = lambda texts, ours=ours: ours.score(QUERY, texts)
-    late = LateInteraction(load_embedder(device="cpu", precision="full"))  # type: ignore[arg-type]
-    found["semsearch late interaction"] = lambda texts: late.score(QUERY, texts)
+    embedder = load_embedder(device="cpu", precision="full")
+    # One that has read nothing yet each time: vectors of passages are kept.
+    found["semsearch late interaction"] = lambda texts: LateInteraction.of(embedder).score(QUERY, texts)
     return found
 
 

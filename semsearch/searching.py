@@ -15,12 +15,14 @@ import numpy as np
 
 from semsearch.encoders import comparable, load_embedder, load_reranker
 from semsearch.encoders.late_interaction import LateInteraction, TokenMatch
+from semsearch.encoders.recent_vectors import RecentVectors
 from semsearch.errors import IndexIncompatible, InvalidInput, PassageNotFound
 from semsearch.filters import Filter, parse
 from semsearch.found import Found
 from semsearch.gathering import Query, gather
 from semsearch.highlighting import Highlight, highlights, widen
 from semsearch.opening import IndexState, OpenIndex
+from semsearch.products import each_with
 from semsearch.ranking.calibration import CALIBRATIONS, Calibration
 from semsearch.ranking.candidates import Candidates
 from semsearch.ranking.diversity import diversify
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Searcher"]
 
+SENTENCES_BYTES = 16_000_000  # of vectors of sentences that are kept, some 8,000
 ENCODED_AT_ONCE = 32  # queries: one by one they take twice to four times as long, and more at once gain nothing
 
 
@@ -72,6 +75,7 @@ class Searcher:
         self._embedder = embedder
         self._reranker = reranker
         self._own_reranker: LateInteraction | None = None
+        self._sentences = RecentVectors(SENTENCES_BYTES, np.float32)
         self._model_lock = threading.Lock()
 
     @classmethod
@@ -428,10 +432,13 @@ class Searcher:
             text,
             hits,
             analyzer=analyzer,
-            cosines=lambda texts: self._model().embed_documents(texts) @ self._encode([text])[0],
+            cosines=lambda texts: each_with(np.stack(self._read_sentences(texts)), self._encode([text])[0]),
             weight=lambda: dense_weight(self._model().unknown_share(text), self._plan("hybrid").dense_weight),
             reads=None if reranker is None else lambda texts: reranker.score(text, texts),
         )
+
+    def _read_sentences(self, texts: Sequence[str]) -> list[FloatArray]:
+        return self._sentences.of(texts, self._model().embed_documents)
 
     def reranker_name(self, mode: str = "hybrid", rerank: bool | None = None) -> str | None:
         """What rescores the hits of a search with these options; None where nothing does."""
