@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from semsearch import Document, Searcher, build_index, remove
 from semsearch.cli import options
-from semsearch.errors import IndexCorrupt, InvalidInput
+from semsearch.errors import IndexCorrupt
 from semsearch.staging import MAX_STRETCH, encode_stretches
 from semsearch.store import nearest, recall
 from semsearch.store.ann import FlatIndex, threads_for
 from semsearch.store.approximate import RECIPES, ApproximateIndex, RescoredIndex
-from semsearch.store.info import inspect_index
 from semsearch.store.nearest import SearchKind, bring_up_to_date, open_nearest
 from semsearch.store.vectors import ShardReader, write_shard
 from semsearch.types import FloatArray, IntArray
@@ -269,35 +267,6 @@ def test_a_sample_is_of_a_few_words_of_each_passage(toy: ToyEmbedder, monkeypatc
     first, asked[:] = list(asked), []
     encode_stretches(toy, passages)
     assert asked == first
-
-
-def corpus(n: int) -> list[Document]:
-    words = np.random.default_rng(2).integers(300, size=(n, 6))
-    return [Document(f"d{i}", " ".join(f"word{w}" for w in row) + f" only{i}") for i, row in enumerate(words)]
-
-
-def test_an_index_of_another_kind_end_to_end(toy: ToyEmbedder) -> None:
-    def index(source: object, **kind: Any) -> dict[str, Any]:
-        return dict(build_index(source, embedder=toy, **kind).ann)  # type: ignore[call-overload,arg-type]
-
-    documents = corpus(1_300)
-    assert index(documents) == {"kind": "flat-f16"}
-    n_encoded = toy.n_encoded
-    told = index([], kind="hnsw", recall=0.9)
-    assert told["kind"] == "hnsw-sq8" and told["recall"] >= 0.9 and toy.n_encoded == n_encoded
-    assert inspect_index().ann == told and inspect_index().ann_kind == "hnsw-sq8"
-    assert index([Document("new", "something entirely new")])["kind"] == "hnsw-sq8"  # remembered
-    remove(["d7"])
-    with Searcher.open(embedder=toy) as searcher:
-        ids = [hit.document.id for hit in searcher.search(documents[8].text, k=100, mode="dense")]
-        assert ids[0] == "d8" and "d7" not in ids and len(ids) == 100
-        assert searcher.search("something new", mode="dense")[0].document.id == "new"
-        assert searcher.search("only9")[0].document.id == "d9"
-    assert index([], kind="flat")["kind"] == "flat-f16"
-    assert index([], kind="ivfpq")["kind"] == "ivf-pq4"
-    for wrong, match in (({"kind": "tree"}, "kind = 'tree'.*hnsw"), ({"recall": 1.5}, r"recall = 1\.5")):
-        with pytest.raises(InvalidInput, match=match):
-            index([], **wrong)
 
 
 def test_the_command_line_knows_all_kinds() -> None:
