@@ -25,7 +25,7 @@ __all__ = [
 MODES = ("hybrid", "dense", "lexical")
 MAX_K = 10_000
 MAX_QUERY_CHARS = 100_000  # some 25,000 tokens, which are encoded in pieces, in a second or two
-PER_DOCUMENT = 3  # hits of one document unless asked otherwise
+PER_DOCUMENT = 3  # hits of one document that stand before those of others, unless asked otherwise
 RERANK_DEPTH = 30  # passages that a reranker reads, at most
 BUDGET_MS = 200.0  # that it may take for them
 MMR_DEPTH = 50  # hits that `mmr` picks from, at least; with a reranker, those it has read
@@ -44,7 +44,7 @@ class SearchOptions(RankingOptions, total=False):
     """All options of `Searcher.search`."""
 
     k: int
-    per_document: int
+    per_document: int | None
     context: int
     min_probability: float
     fold: bool
@@ -52,9 +52,11 @@ class SearchOptions(RankingOptions, total=False):
     where: str | Mapping[str, Any] | None
 
 
-def check_counts(**counts: int) -> None:
+def check_counts(**counts: int | None) -> None:
     """Raise InvalidInput where one of the counts, by name, is not a whole number in its range."""
     for name, value in counts.items():
+        if value is None and name == "per_document":
+            continue
         if not isinstance(value, int):
             raise InvalidInput(f"{name} = {value!r}: give a whole number")
         low = 1 if name in ("k", "rerank_depth") else 0
@@ -75,7 +77,7 @@ class Asked:
     rerank: bool | None = None
     rerank_depth: int = RERANK_DEPTH
     budget_ms: float = BUDGET_MS
-    per_document: int = PER_DOCUMENT
+    per_document: int | None = None
     context: int = 0
     min_probability: float = 0.0
     fold: bool = True

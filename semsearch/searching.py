@@ -25,7 +25,7 @@ from semsearch.opening import IndexState, OpenIndex
 from semsearch.products import each_with
 from semsearch.ranking.calibration import CALIBRATIONS, Calibration
 from semsearch.ranking.candidates import Candidates
-from semsearch.ranking.diversity import diversify
+from semsearch.ranking.diversity import diversify, within
 from semsearch.ranking.fusion import dense_weight
 from semsearch.ranking.plan import DEFAULT_PLAN, RankingPlan
 from semsearch.reading import read_passage
@@ -155,7 +155,7 @@ class Searcher:
         rerank: bool | None = None,
         rerank_depth: int = RERANK_DEPTH,
         budget_ms: float = BUDGET_MS,
-        per_document: int = PER_DOCUMENT,
+        per_document: int | None = None,
         context: int = 0,
         min_probability: float = 0.0,
         fold: bool = True,
@@ -174,7 +174,8 @@ class Searcher:
                 the query's characters are not in its vocabulary.
             rerank_depth: passages it reads, at most.
             budget_ms: time that it may take on this machine, in milliseconds, which bounds that number too.
-            per_document: most hits of one document; 0 for no limit.
+            per_document: most hits of one document; 0 for no limit. By default a document's fourth and later ones stand
+                behind the first three of every other that is found, in places that are left.
             context: lines of the document to add to the passage on each side.
             min_probability: leave out hits that are relevant with less probability, in [0, 1]; without effect where
                 hits have none, as in `lexical` mode, with models that were not calibrated and for queries that the
@@ -262,8 +263,9 @@ class Searcher:
         if reranker:
             texts, budget_s = found.to_read(n_read), asked.budget_ms / 1e3
             candidates = rescore(
-                reranker, query, found.candidates, texts, budget_s, plan.rerank_share, per_document=per_document
+                reranker, query, found.candidates, texts, budget_s, plan.rerank_share, per_document=per_document or 0
             )
+            candidates = within(candidates, PER_DOCUMENT, k) if per_document is None else candidates
             found = replace(found, candidates=diversify(candidates, k, mmr) if mmr is not None else candidates)
         found = replace(found, candidates=found.candidates.take_first(k))
         is_judged = is_read and mode != "lexical"  # by cosines, which say nothing of what the model cannot read
@@ -277,7 +279,7 @@ class Searcher:
         vector: FloatArray,
         *,
         k: int = 10,
-        per_document: int = PER_DOCUMENT,
+        per_document: int | None = None,
         fold: bool = True,
         where: str | Mapping[str, Any] | None = None,
     ) -> list[Hit]:
@@ -286,7 +288,7 @@ class Searcher:
         Args:
             vector: (dim,), of the index's model; its length does not matter.
             k: as for `search`, as are the others.
-            per_document: most hits of one document; 0 for no limit.
+            per_document: most hits of one document; 0 for no limit; by default as for `search`.
             fold: whether passages that say the same take one place.
             where: which documents are looked at; None for all.
 
@@ -305,7 +307,7 @@ class Searcher:
         chunk_id: int,
         *,
         k: int = 10,
-        per_document: int = PER_DOCUMENT,
+        per_document: int | None = None,
         where: str | Mapping[str, Any] | None = None,
     ) -> list[Hit]:
         """Find the k passages nearest in meaning to one of the index, which is not among them, nor are its copies.
@@ -313,7 +315,7 @@ class Searcher:
         Args:
             chunk_id: as `Chunk.id` of a hit.
             k: as for `search`, as are the others.
-            per_document: most hits of one document; 0 for no limit.
+            per_document: most hits of one document; 0 for no limit; by default as for `search`.
             where: which documents are looked at; None for all.
 
         Raises:
@@ -480,7 +482,7 @@ class Searcher:
         query: Query,
         depth: int,
         *,
-        per_document: int,
+        per_document: int | None,
         fold: bool,
         asked: Filter | None,
         diversified: tuple[int, float] | None = None,
@@ -495,7 +497,10 @@ class Searcher:
         with self._index.state() as state:
             selection = state.selector.select(asked) if asked is not None else None
             candidates, copies = gather(state, query, depth, per_document=per_document, fold=fold, selection=selection)
-            candidates = diversify(candidates, *diversified) if diversified else candidates
+            if diversified:
+                k, mmr = diversified
+                candidates = within(candidates, PER_DOCUMENT, k) if per_document is None else candidates
+                candidates = diversify(candidates, k, mmr)
             found = self._hydrated(state, candidates)
             if prefer is not None and len(copies):
                 with_copies = found.with_copies(copies, n_read, prefer)

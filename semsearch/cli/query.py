@@ -48,10 +48,10 @@ EXPLAINED, COUNTED, BATCHED = ("table", "json", "jsonl"), ("table", "json"), ("j
 @options.rerank_options
 @click.option(
     "--per-document",
-    default=3,
     type=click.IntRange(0),
     metavar="N",
-    help="At most N passages of one document; 0 for no limit.",
+    help="At most N passages of one document; 0 for no limit. [default: 3 before those of others, more where places "
+    "are left]",
 )
 @options.diversity_options
 @options.where_option
@@ -98,7 +98,7 @@ def query(
     rerank: bool | None,
     rerank_depth: int,
     budget_ms: float,
-    per_document: int,
+    per_document: int | None,
     fold: bool,
     mmr: float | None,
     where: str | None,

@@ -14,7 +14,7 @@ from semsearch.products import each_with, each_with_each
 from semsearch.ranking.candidates import Candidates, ScoreArray
 from semsearch.types import FloatArray
 
-__all__ = ["Texts", "best_of_copies", "choose", "diversify", "maximal_marginal_relevance", "say_the_same"]
+__all__ = ["Texts", "best_of_copies", "choose", "diversify", "maximal_marginal_relevance", "say_the_same", "within"]
 
 # Measured on 21,847 passages of documentation in several formats, editions and languages. 2,666 pairs of them have a
 # cosine of 0.9 or more, and the rule takes 530: 375 word for word alike, and 155 that are, by the words in which they
@@ -55,7 +55,7 @@ def say_the_same(a: str, b: str) -> bool:
 
 
 def choose(
-    candidates: Candidates, n: int, *, per_document: int = 0, texts: Texts | None = None
+    candidates: Candidates, n: int, *, per_document: int = 0, fill: bool = False, texts: Texts | None = None
 ) -> tuple[Candidates, Candidates]:
     """The first n candidates that may stand beside each other, in order, and those that were folded into them.
 
@@ -63,6 +63,7 @@ def choose(
         candidates: best first.
         n: places to fill.
         per_document: most places of one document; 0 for no limit.
+        fill: whether those beyond the limit come behind all others, in places that are left.
         texts: reads passages; with it, a candidate that says the same as a better one is folded into it and takes no
             place, of its document's neither.
 
@@ -73,6 +74,7 @@ def choose(
     chosen: list[int] = []
     folded: dict[int, list[int]] = {}  # rows, by the row chosen
     places: Counter[int] = Counter()
+    passed: list[int] = []  # for their documents' sake
     twins = _Twins(candidates, texts) if texts is not None else None
     documents, ids = candidates.documents.tolist(), candidates.ids.tolist()
     for row in range(len(candidates)):
@@ -81,12 +83,23 @@ def choose(
         first = twins.of(row, chosen) if twins is not None else None
         if first is not None:
             folded[first].append(row)
-        elif len(chosen) < n and (not per_document or places[documents[row]] < per_document):
+        elif per_document and places[documents[row]] >= per_document:
+            passed.append(row)
+        elif len(chosen) < n:
             chosen.append(row)
             folded[row] = []
             places[documents[row]] += 1
             if twins is not None:
                 twins.choose(row)
+    for row in passed if fill else ():
+        if len(chosen) >= n:
+            break
+        first = twins.among(row, chosen) if twins is not None else None
+        if first is not None:
+            folded[first].append(row)
+        else:
+            chosen.append(row)
+            folded[row] = []
     fold_of: dict[int, tuple[int, ...]] = {}
     for first, others in folded.items():
         fold = tuple(ids[row] for row in (first, *others))  # one for all of its copies, which may be thousands
@@ -125,6 +138,17 @@ def best_of_copies(
     kept.sort()
     found = replace(candidates.take(kept), duplicates=tuple(duplicates[row] for row in kept))
     return found, scores[[row for row in kept if row < len(scores)]]
+
+
+def within(candidates: Candidates, per_document: int, k: int) -> Candidates:
+    """So many of each document, in their order, and behind them others as far as these are fewer than k."""
+    places: Counter[int] = Counter()
+    first: list[int] = []
+    others: list[int] = []
+    for row, document in enumerate(candidates.documents.tolist()):
+        (first if places[document] < per_document else others).append(row)
+        places[document] += 1
+    return candidates.take([*first, *others[: max(0, k - len(first))]])
 
 
 def diversify(candidates: Candidates, k: int, trade_off: float) -> Candidates:
@@ -186,6 +210,12 @@ class _Twins:
                 self._compare(range(row, row + BLOCK), chosen)
         near = self._near.get(row)
         return next((other for other in near if self._same(other, row)), None) if near else None
+
+    def among(self, row: int, chosen: Sequence[int]) -> int | None:
+        """The first of some rows that says the same as another, whatever was asked before."""
+        vectors = self._candidates.vectors
+        near = np.flatnonzero(each_with(vectors[list(chosen)], vectors[row]) >= SAME_COSINE).tolist()
+        return next((chosen[i] for i in near if self._same(chosen[i], row)), None)
 
     def choose(self, row: int) -> None:
         """Compare a row that was chosen with those after it."""

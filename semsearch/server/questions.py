@@ -54,7 +54,12 @@ Float = Annotated[float, Field(strict=True), BeforeValidator(_number)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1), BeforeValidator(_number)]
 Bool = Annotated[bool, Field(strict=True), BeforeValidator(_true_or_false)]
 QueryText = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARS)]
+OF_A_DOCUMENT = (
+    f"Most hits of a document; 0 for any number. By default those beyond {PER_DOCUMENT} stand behind those of others, "
+    "in places that are left."
+)
 Where = Annotated[str, Field(min_length=1, max_length=MAX_WHERE_CHARS)]
+PerDocument = Annotated[int, Field(strict=True, ge=0, le=MAX_HITS), BeforeValidator(_whole_number)]
 FacetKey = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -66,7 +71,7 @@ class _Options(BaseModel):
     rerank: Bool | None = Field(None, description="Whether a reranker reads the first hits again; by default, if any.")
     rerank_depth: Int = Field(RERANK_DEPTH, ge=1, le=MAX_HITS, description="Passages it reads, at most.")
     budget_ms: Float = Field(BUDGET_MS, gt=0, le=10_000, description="Time that it may take, in milliseconds.")
-    per_document: Int = Field(PER_DOCUMENT, ge=0, le=MAX_HITS, description="Most hits of a document; 0 for any number.")
+    per_document: PerDocument | None = Field(None, description=OF_A_DOCUMENT)
     context: Int = Field(0, ge=0, le=MAX_CONTEXT_LINES, description="Lines to add on each side of a passage.")
     min_probability: Share | None = Field(
         None, description="Leave out less probable hits; by default all, where even the best is not."
@@ -115,7 +120,7 @@ class SimilarQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     k: Int = Field(10, ge=1, le=MAX_HITS, description="Number of hits, at most.")
-    per_document: Int = Field(PER_DOCUMENT, ge=0, le=MAX_HITS, description="Most hits of a document; 0 for any number.")
+    per_document: PerDocument | None = Field(None, description=OF_A_DOCUMENT)
     where: Where | None = Field(None, description="Which documents are looked at.")
 
 

@@ -151,7 +151,7 @@ class Service:
                 answer["facets"] = facets_json({key: searcher.facets(key, where) for key in facets})
             return answer
 
-    def similar(self, chunk_id: int, *, k: int, per_document: int, where: str | None) -> dict[str, Any]:
+    def similar(self, chunk_id: int, *, k: int, per_document: int | None, where: str | None) -> dict[str, Any]:
         """Hits like a passage."""
         start = time.perf_counter()
         with self.searcher.use() as searcher:

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from semsearch.errors import InvalidInput
 from semsearch.ranking.candidates import Candidates
-from semsearch.ranking.diversity import best_of_copies, choose, diversify, maximal_marginal_relevance, say_the_same
+from semsearch.ranking.diversity import (
+    best_of_copies,
+    choose,
+    diversify,
+    maximal_marginal_relevance,
+    say_the_same,
+    within,
+)
 
 TEXT = (
     "To receive a parcel after closing time, leave a note for the porter at the north gate before 18:30. "
@@ -165,25 +172,52 @@ def test_words_are_read_only_where_vectors_are_near() -> None:
     ),
     n=st.integers(1, 130),
     limit=st.integers(0, 3),
+    fill=st.booleans(),
     data=st.data(),
 )
-def test_choosing_equals_comparing_all_pairs(texts: list[str], n: int, limit: int, data: st.DataObject) -> None:
+def test_choosing_equals_comparing_all_pairs(
+    texts: list[str], n: int, limit: int, fill: bool, data: st.DataObject
+) -> None:
     documents = data.draw(st.lists(st.integers(0, 20), min_size=len(texts), max_size=len(texts)))
     candidates, text_of = make(texts, documents)
     chosen: list[int] = []
-    for i, text in enumerate(texts):
-        same = any(text[0] == texts[j][0] and say_the_same(text, texts[j]) for j in chosen)
+    passed: list[int] = []
+
+    def is_said(i: int) -> bool:
+        return any(texts[i][0] == texts[j][0] and say_the_same(texts[i], texts[j]) for j in chosen)
+
+    for i in range(len(texts)):
         full = limit and sum(documents[j] == documents[i] for j in chosen) >= limit
-        if not same and not full and len(chosen) < n:
+        if not is_said(i) and full:
+            passed.append(i)
+        elif not is_said(i) and len(chosen) < n:
             chosen.append(i)
-    found, copies = choose(candidates, n, per_document=limit, texts=lambda ids: {i: text_of[i] for i in ids})
+    for i in passed if fill else ():
+        if not is_said(i) and len(chosen) < n:
+            chosen.append(i)
+    read = lambda ids: {i: text_of[i] for i in ids}  # noqa: E731
+    found, copies = choose(candidates, n, per_document=limit, fill=fill, texts=read)
     assert found.ids.tolist() == [10 + i for i in chosen]
     for chunk_id, folded in zip(found.ids.tolist(), found.duplicates, strict=True):
-        assert all(say_the_same(text_of[chunk_id], text_of[i]) and i > chunk_id for i in folded)
+        assert all(say_the_same(text_of[chunk_id], text_of[i]) and (fill or i > chunk_id) for i in folded)
     assert sorted(i for folded in found.duplicates for i in folded) == copies.ids.tolist()
     folds = {(i, *folded) for i, folded in zip(found.ids.tolist(), found.duplicates, strict=True)}
     for chunk_id, fold in zip(copies.ids.tolist(), copies.duplicates, strict=True):
         assert fold in folds and chunk_id in fold[1:]
+
+
+def test_what_fills_places_says_nothing_again() -> None:
+    candidates, texts = make(["a one", "b two", "c x", "b two!"], [1, 1, 1, 2])
+    found, copies = choose(candidates, 4, per_document=1, fill=True, texts=lambda ids: {i: texts[i] for i in ids})
+    assert found.ids.tolist() == [10, 13, 12] and found.duplicates == ((), (11,), ())
+    assert copies.ids.tolist() == [11]
+
+
+def test_so_many_of_a_document_come_first() -> None:
+    candidates, _ = make([f"a {i}" for i in range(6)], [1, 1, 1, 2, 1, 3])
+    for k, expected in ((1, [10, 11, 13, 15]), (4, [10, 11, 13, 15]), (5, [10, 11, 13, 15, 12])):
+        assert within(candidates, 2, k).ids.tolist() == expected
+    assert within(candidates, 2, 9).ids.tolist() == [10, 11, 13, 15, 12, 14]
 
 
 def brute_force(relevance: list[float], vectors: np.ndarray, k: int, trade_off: float) -> list[int]:

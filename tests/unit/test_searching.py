@@ -23,7 +23,7 @@ from semsearch import Document, Hit, Searcher, build_index, gathering, remove
 from semsearch.errors import IndexNotFound, InvalidInput, PassageNotFound
 from semsearch.opening import OpenIndex
 from semsearch.ranking.fusion import DENSE_WEIGHT, fuse, ranked
-from semsearch.search_options import MODES, SearchOptions
+from semsearch.search_options import MODES, PER_DOCUMENT, SearchOptions
 from semsearch.store import metadata
 from semsearch.types import FloatArray
 from tests.toy import ToyEmbedder, ToyReranker
@@ -151,6 +151,75 @@ def test_hits_of_one_document_are_limited_but_k_is_filled(toy: ToyEmbedder) -> N
         assert len(hits) == 10 and per_document.count("crowd") == 3
         assert len({h.document.id for h in searcher.search("violin", k=10, per_document=1)}) == 10
         assert {h.document.id for h in searcher.search("violin", k=10, per_document=0)} == {"crowd"}
+
+
+def book(name: str, subject: str, n: int) -> Document:
+    """A document of n passages that say more of a subject the earlier they stand."""
+    lines = (f"{subject} " * (1 + (n - i) % n % 7) + f"number{i} {name} {'x' * 30} y z." for i in range(n))
+    return Document(name, "\n\n".join(line * 3 for line in lines), metadata={"subject": subject})
+
+
+@pytest.mark.parametrize("rerank", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_only_document_fills_all_places(toy: ToyEmbedder, mode: str, rerank: bool) -> None:
+    build_index([book("one", "violin", 90)], embedder=toy)
+    with Searcher.open(embedder=toy, reranker=ToyReranker()) as searcher:
+        for k in (2, 10, 40):
+            hits = searcher.search("violin", k=k, mode=mode, rerank=rerank)
+            assert [h.rank for h in hits] == list(range(1, k + 1))
+            assert hits == searcher.search("violin", k=k, mode=mode, rerank=rerank, per_document=0)
+        assert len(searcher.search("violin", k=10, mode=mode, per_document=3)) == 3
+        build_index([book("another", "kettle", 90)], embedder=toy)
+        hits = searcher.search("violin", k=10, mode=mode, rerank=rerank, where='subject = "violin"')
+        assert hits == searcher.search("violin", k=10, mode=mode, rerank=rerank, per_document=0)
+
+
+@pytest.mark.parametrize("options", [{"rerank": False}, {"rerank": True}, {"rerank": False, "mmr": 0.7}, {"mmr": 0.7}])
+@pytest.mark.parametrize("mode", MODES)
+def test_places_that_others_leave_are_filled(toy: ToyEmbedder, mode: str, options: dict[str, Any]) -> None:
+    few = [Document(f"{i}", f"violin and stone {i}") for i in range(3)]
+    build_index([book("crowd", "violin", 200), *few], embedder=toy)
+    with Searcher.open(embedder=toy, reranker=ToyReranker()) as searcher:
+        found = searcher.search("violin", k=10, mode=mode, fold=False, rerank_depth=10, **options)
+        assert Counter(h.document.id for h in found) == Counter({"crowd": 7, "0": 1, "1": 1, "2": 1})
+        if "mmr" not in options:
+            assert {h.document.id for h in found[:6]} == {"crowd", "0", "1", "2"}
+            assert [h.document.id for h in found[6:]] == ["crowd"] * 4
+            for k in (1, 3, 5, 8):
+                fewer = searcher.search("violin", k=k, mode=mode, fold=False, rerank_depth=10, **options)
+                assert [h.chunk.id for h in fewer] == [h.chunk.id for h in found[:k]]
+            for part in (found[:6], found[6:]):
+                assert [h.score for h in part] == sorted((h.score for h in part), reverse=True)
+        strict = searcher.search("violin", k=10, mode=mode, fold=False, rerank_depth=10, per_document=3, **options)
+        assert Counter(h.document.id for h in strict) == Counter({"crowd": 3, "0": 1, "1": 1, "2": 1})
+
+
+@pytest.mark.parametrize(("books", "most"), [(("crowd", "other"), 50), (("crowd",), 800)])
+def test_other_documents_are_looked_for_so_far(
+    toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch, books: tuple[str, ...], most: int
+) -> None:
+    build_index([*(book(name, "violin", 1_000) for name in books), Document("stone", "a stone")], embedder=toy)
+    taken: list[int] = []
+    legs = gathering._legs
+
+    def counted(state: Any, query: Any, n: int, selection: Any) -> Any:
+        taken.append(n)
+        return legs(state, query, n, selection)
+
+    monkeypatch.setattr(gathering, "_legs", counted)
+    with Searcher.open(embedder=toy) as searcher:
+        found = searcher.search("violin", k=10, rerank=False, where="exists(subject)" if len(books) == 2 else None)
+    assert len(found) == 10 and max(taken) == most
+
+
+def test_passages_nearest_to_one_fill_places_as_well(toy: ToyEmbedder) -> None:
+    build_index([book("crowd", "violin", 40), Document("other", "violin")], embedder=toy)
+    with Searcher.open(embedder=toy) as searcher:
+        hits = searcher.nearest(toy.embed_queries(["violin"])[0], k=8)
+        assert len(hits) == 8 and "other" in [h.document.id for h in hits[:4]]
+        assert len(searcher.similar(hits[0].chunk.id, k=8)) == 8
+        others = searcher.similar(hits[0].chunk.id, k=8, per_document=1)
+        assert hits[0].document.id == "other" and [h.document.id for h in others] == ["crowd"]
 
 
 def what_was_read(hit: Hit) -> str:
@@ -507,12 +576,12 @@ def in_context(hits: list[Hit], searcher: Searcher) -> dict[int, float]:
 @given(
     words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=4),
     k=st.integers(1, 120),
-    per_document=st.integers(0, 4),
+    per_document=st.none() | st.integers(0, 4),
     mode=st.sampled_from(MODES),
 )
 @example(words=["violin"], k=22, per_document=1, mode="lexical")  # the last is far down the ranking
 def test_without_folding_hits_are_the_fused_ranking(
-    searcher: Searcher, words: list[str], k: int, per_document: int, mode: str
+    searcher: Searcher, words: list[str], k: int, per_document: int | None, mode: str
 ) -> None:
     query = " ".join(words)
     hits = searcher.search(query, k=k, per_document=per_document, mode=mode, fold=False)
@@ -525,10 +594,12 @@ def test_without_folding_hits_are_the_fused_ranking(
     ranking = fuse(dense, lexical, weight=DENSE_WEIGHT) if mode == "hybrid" else ranked(dense or lexical)
     document_of = {h.chunk.id: h.document.id for h in everything}
     expected: list[tuple[int, float]] = []
+    others: list[tuple[int, float]] = []
+    limit = PER_DOCUMENT if per_document is None else per_document
     for chunk_id, score in ranking:
         of_document = sum(document_of[i] == document_of[chunk_id] for i, _ in expected)
-        if len(expected) < k and (not per_document or of_document < per_document):
-            expected.append((chunk_id, score))
+        (expected if not limit or of_document < limit else others).append((chunk_id, score))
+    expected = (expected + (others if per_document is None else []))[:k]
     if mode == "hybrid":  # feedback may bring up what neither leg had among its first, at the end only
         hits, expected = hits[: len(hits) // 2], expected[: len(hits) // 2]
     assert [h.score for h in hits] == pytest.approx([score for _, score in expected], abs=1e-6)
@@ -577,7 +648,8 @@ def test_options_are_those_of_search() -> None:
     [
         ({"k": "3"}, "k = '3': give a whole number"),
         ({"rerank_depth": 5.5}, "rerank_depth = 5.5: give a whole number"),
-        ({"per_document": None}, "per_document = None: give a whole number"),
+        ({"per_document": "3"}, "per_document = '3': give a whole number"),
+        ({"k": None}, "k = None: give a whole number"),
         ({"budget_ms": "20"}, "budget_ms = '20': give a number"),
         ({"budget_ms": 0}, "budget_ms = 0: give a time above 0"),
         ({"rerank_depth": 0}, "rerank_depth = 0: give a number from 1 to 10000"),
