@@ -37,18 +37,27 @@ def index_path(index: str | Path = "default") -> Path:
         index: a name of letters, digits, `.`, `_` and `-`, or a path, told apart by its separator.
 
     Raises:
-        InvalidInput: neither a usable name nor a path.
+        InvalidInput: neither a usable name nor a path, or a path that is not UTF-8.
     """
     if not isinstance(index, str | os.PathLike):
         raise InvalidInput(f"{index!r} is neither the name nor the folder of an index; give a str or a Path")
     text = os.fspath(index)
     if isinstance(index, Path) or os.sep in text or (os.altsep and os.altsep in text) or text in {".", ".."}:
-        return Path(text).expanduser().absolute()
+        return _in_utf8(Path(text).expanduser().absolute())
     if not re.fullmatch(r"[\w][\w.-]{0,99}", text):
         raise InvalidInput(
             f"{text!r} cannot be the name of an index: use letters, digits, '.', '_' and '-', or give a path with a '/'"
         )
-    return _root() / text
+    return _in_utf8(_root() / text)
+
+
+def _in_utf8(folder: Path) -> Path:
+    """A folder whose path every library that opens its files can be told."""
+    try:
+        str(folder).encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{str(folder)!r} is not UTF-8, as the path of an index has to be; choose another") from None
+    return folder
 
 
 def absolute_path(path: str | Path) -> str:

@@ -338,3 +338,8 @@ def test_where_an_index_lies(own_folder: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(InvalidInput, match="3 is neither the name nor the folder of an index"):
         index_path(3)  # type: ignore[arg-type]
     assert os.sep == "/" and index_path("/abs/x") == Path("/abs/x")
+    with pytest.raises(InvalidInput, match=r"'/abs/\\udcff' is not UTF-8"):
+        index_path(os.fsdecode(b"/abs/\xff"))
+    monkeypatch.setenv("SEMSEARCH_HOME", os.fsdecode(b"/some\xff"))
+    with pytest.raises(InvalidInput, match="not UTF-8"):
+        index_path("notes")
