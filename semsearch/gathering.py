@@ -126,7 +126,7 @@ def _n_needed(fused: Candidates, chosen: Candidates, copies: Candidates) -> int:
     """Twice as many as were walked through to the last one chosen; copies, which both legs rank alike, once."""
     if not len(chosen):
         return 0
-    walked = fused.ids[: np.flatnonzero(fused.ids == chosen.ids[-1])[0] + 1]
+    walked = fused.ids[: np.flatnonzero(np.isin(fused.ids, chosen.ids))[-1] + 1]
     return 2 * len(walked) - int(np.isin(walked, copies.ids).sum())
 
 

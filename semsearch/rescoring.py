@@ -12,6 +12,7 @@ from semsearch.ranking.blending import blend
 from semsearch.ranking.candidates import Candidates, ScoreArray
 from semsearch.ranking.diversity import best_of_copies
 from semsearch.ranking.reranking import late_parts, reranked
+from semsearch.search_options import PER_DOCUMENT
 from semsearch.types import Reranker
 
 __all__ = ["rescore"]
@@ -25,19 +26,20 @@ def rescore(
     budget_s: float,
     share: float,
     *,
-    per_document: int = 0,
+    per_document: int | None = 0,
 ) -> Candidates:
     """The candidates with the first reordered: as many, of these texts, as the reranker reads in the time it has.
 
     Of those that name each other as `duplicates` the one stays that it likes best; `per_document` (0 for no limit)
-    rows of a document may.
+    rows of a document may, or, with None, more than PER_DOCUMENT where no copy is found elsewhere.
     """
     if not texts:
         return candidates
     if hasattr(reranker, "n_within"):
         texts = texts[: reranker.n_within(query.text, texts, budget_s)]
     scores: ScoreArray = reranker.score(query.text, texts).astype(np.float64)
-    candidates, scores = best_of_copies(candidates, scores, per_document=per_document)
+    limit = PER_DOCUMENT if per_document is None else per_document
+    candidates, scores = best_of_copies(candidates, scores, per_document=limit, fill=per_document is None)
     read = candidates.take_first(len(scores))
     parts: Mapping[str, ScoreArray] = {"reranker": scores}
     weight: float | None = getattr(reranker, "first_stage_weight", None)

@@ -25,7 +25,7 @@ from semsearch.opening import IndexState, OpenIndex
 from semsearch.products import each_with
 from semsearch.ranking.calibration import CALIBRATIONS, Calibration
 from semsearch.ranking.candidates import Candidates
-from semsearch.ranking.diversity import diversify, within
+from semsearch.ranking.diversity import placed
 from semsearch.ranking.fusion import dense_weight
 from semsearch.ranking.plan import DEFAULT_PLAN, RankingPlan
 from semsearch.reading import read_passage
@@ -35,7 +35,6 @@ from semsearch.search_options import (
     MAX_K,
     MAX_QUERY_CHARS,
     MMR_DEPTH,
-    PER_DOCUMENT,
     RERANK_DEPTH,
     Asked,
     SearchOptions,
@@ -75,7 +74,7 @@ class Searcher:
         self._embedder = embedder
         self._reranker = reranker
         self._own_reranker: LateInteraction | None = None
-        self._sentences = RecentVectors(SENTENCES_BYTES, np.float32)
+        self._sentences: RecentVectors | None = None
         self._model_lock = threading.Lock()
 
     @classmethod
@@ -247,27 +246,31 @@ class Searcher:
             reranker = None
         query = Query(text, mode, vector, weight, plan.feedback)
         depth = max(k, asked.rerank_depth if reranker else MMR_DEPTH if mmr is not None else 0)
-        first = (k, mmr) if mmr is not None and not reranker else None
-        per_document, n_read = asked.per_document, asked.rerank_depth if reranker else 0
+        place = partial(placed, k=k, mmr=mmr, per_document=asked.per_document)
+        n_read = asked.rerank_depth if reranker else 0
         prefer = partial(reranker.score, text) if reranker else None
         found = self._gather(
             query,
             depth,
-            per_document=per_document,
+            per_document=asked.per_document,
             fold=asked.fold,
             asked=where,
-            diversified=first,
+            place=None if reranker else place,
             n_read=n_read,
             prefer=prefer,
         )
         if reranker:
             texts, budget_s = found.to_read(n_read), asked.budget_ms / 1e3
             candidates = rescore(
-                reranker, query, found.candidates, texts, budget_s, plan.rerank_share, per_document=per_document or 0
+                reranker,
+                query,
+                found.candidates,
+                texts,
+                budget_s,
+                plan.rerank_share,
+                per_document=asked.per_document,
             )
-            candidates = within(candidates, PER_DOCUMENT, k) if per_document is None else candidates
-            found = replace(found, candidates=diversify(candidates, k, mmr) if mmr is not None else candidates)
-        found = replace(found, candidates=found.candidates.take_first(k))
+            found = replace(found, candidates=place(candidates))
         is_judged = is_read and mode != "lexical"  # by cosines, which say nothing of what the model cannot read
         hits = found.hits(self._probabilities(text, found, reranker) if is_judged else None)
         if asked.context:
@@ -440,7 +443,12 @@ class Searcher:
         )
 
     def _read_sentences(self, texts: Sequence[str]) -> list[FloatArray]:
-        return self._sentences.of(texts, self._model().embed_documents)
+        """Vectors (dim,) of sentences."""
+        model = self._model()
+        with self._model_lock:
+            if self._sentences is None:
+                self._sentences = RecentVectors(model, SENTENCES_BYTES, np.float32)
+        return self._sentences.of(texts, model.embed_documents)
 
     def reranker_name(self, mode: str = "hybrid", rerank: bool | None = None) -> str | None:
         """What rescores the hits of a search with these options; None where nothing does."""
@@ -485,11 +493,11 @@ class Searcher:
         per_document: int | None,
         fold: bool,
         asked: Filter | None,
-        diversified: tuple[int, float] | None = None,
+        place: Callable[[Candidates], Candidates] | None = None,
         n_read: int = 0,
         prefer: Callable[[Sequence[str]], FloatArray] | None = None,
     ) -> Found:
-        """The first stage in one state of the index; `diversified` (k, lambda) before documents are read.
+        """The first stage in one state of the index; `place` says which of them are hits before documents are read.
 
         With `prefer`, as for `Found.with_copies`, those copies among the first `n_read` have rows of their own which a
         reranker would read in another context.
@@ -497,10 +505,7 @@ class Searcher:
         with self._index.state() as state:
             selection = state.selector.select(asked) if asked is not None else None
             candidates, copies = gather(state, query, depth, per_document=per_document, fold=fold, selection=selection)
-            if diversified:
-                k, mmr = diversified
-                candidates = within(candidates, PER_DOCUMENT, k) if per_document is None else candidates
-                candidates = diversify(candidates, k, mmr)
+            candidates = place(candidates) if place is not None else candidates
             found = self._hydrated(state, candidates)
             if prefer is not None and len(copies):
                 with_copies = found.with_copies(copies, n_read, prefer)

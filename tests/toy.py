@@ -33,6 +33,7 @@ class ToyEmbedder:
     fingerprint = property(lambda self: f"toy-{self.seed}-{self.max_tokens}")
     description = property(lambda self: {"pooling": "sum"})
     dim = DIM
+    is_batch_invariant = True
 
     def token_spans(self, texts: Sequence[str]) -> list[IntArray]:
         return [

@@ -50,8 +50,8 @@ EXPLAINED, COUNTED, BATCHED = ("table", "json", "jsonl"), ("table", "json"), ("j
     "--per-document",
     type=click.IntRange(0),
     metavar="N",
-    help="At most N passages of one document; 0 for no limit. [default: 3 before those of others, more where places "
-    "are left]",
+    help="At most N passages of one document; 0 for no limit. [default: its first 3 before those of other documents, "
+    "its others behind them]",
 )
 @options.diversity_options
 @options.where_option

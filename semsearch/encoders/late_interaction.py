@@ -61,7 +61,7 @@ class LateInteraction:
     def __init__(self, embedder: TokenEmbedder, *, first_stage_weight: float | None = None) -> None:
         self._embedder = embedder
         self.first_stage_weight = first_stage_weight
-        self._recent = RecentVectors(RECENT_BYTES, ROUNDED)
+        self._recent = RecentVectors(embedder, RECENT_BYTES, ROUNDED)
         self._speed: float | None = None
 
     @classmethod

@@ -91,6 +91,8 @@ class OpenVinoEmbedder(TokenizedEmbedder):
     Only passages are encoded in int8: a query is one short text, and its vector is compared with all of them.
     """
 
+    is_batch_invariant = True
+
     def __init__(self, files: ModelFiles, *, precision: str = "auto") -> None:
         super().__init__(files, precision=choose_precision(precision, weights_sha256=files.weights_sha256))
         kind = f"bi-{files.pooling}"

@@ -1,8 +1,10 @@
-"""Vectors of the texts that were read last: who asks a little differently, or about the same again, need not wait."""
+"""Vectors of the texts that were read last: who asks a little differently, or about the same again, need not wait.
+
+They are kept where a model gives a text the same vectors whatever is read with it, so that nobody can tell.
+"""
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
@@ -13,14 +15,21 @@ from semsearch.types import FloatArray
 __all__ = ["RecentVectors"]
 
 BYTES_BESIDE = 300  # of an array, beside its numbers and its text
+BYTES_OF_CHARACTER = 8  # at most, as Python may keep a text in UTF-8, too
 
 
 class RecentVectors:
     """Arrays of numbers by text, in place of those unwanted for longest. Safe to use from several threads."""
 
-    def __init__(self, most_bytes: int, dtype: type[np.floating]) -> None:
-        """Keep as many as take so many bytes of memory, with their numbers rounded to a type."""
-        self._most_bytes = most_bytes
+    def __init__(self, embedder: object, most_bytes: int, dtype: type[np.floating]) -> None:
+        """Keep as many as take so many bytes of memory, with their numbers rounded to a type.
+
+        Args:
+            embedder: whose they are; none are kept unless it says that it `is_batch_invariant`.
+            most_bytes: of all that are kept.
+            dtype: float16 or float32.
+        """
+        self._most_bytes = most_bytes if getattr(embedder, "is_batch_invariant", False) else 0
         self._dtype = dtype
         self._lock = threading.Lock()
         self._kept: dict[str, FloatArray] = {}  # what was wanted last stands last
@@ -52,13 +61,15 @@ class RecentVectors:
     def _keep(self, new: dict[str, FloatArray]) -> None:
         with self._lock:
             for text, rows in new.items():
-                if text not in self._kept:  # as by another thread meanwhile
+                n_bytes = _n_bytes(text, rows)
+                if text not in self._kept and n_bytes <= self._most_bytes:  # not by another thread meanwhile
                     self._kept[text] = rows
-                    self._n_bytes += _n_bytes(text, rows)
+                    self._n_bytes += n_bytes
             while self._n_bytes > self._most_bytes:
                 text = next(iter(self._kept))
                 self._n_bytes -= _n_bytes(text, self._kept.pop(text))
 
 
 def _n_bytes(text: str, rows: FloatArray) -> int:
-    return rows.nbytes + sys.getsizeof(text) + BYTES_BESIDE
+    """The same for equal texts, whatever Python keeps beside one of them."""
+    return rows.nbytes + BYTES_OF_CHARACTER * len(text) + BYTES_BESIDE

@@ -32,7 +32,12 @@ class TokenizedEmbedder(abc.ABC):
     """A bi-encoder whose tokenizer is read at once and whose weights wait for the first text to encode.
 
     So a run that finds nothing new does not pay for them.
+
+    Attributes:
+        is_batch_invariant: whether a text has the same vectors, to the last bit, whatever else is encoded with it.
     """
+
+    is_batch_invariant = False
 
     def __init__(self, files: ModelFiles, *, precision: str) -> None:
         self.precision = precision

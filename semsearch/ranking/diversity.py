@@ -12,9 +12,10 @@ import numpy as np
 from semsearch.errors import InvalidInput
 from semsearch.products import each_with, each_with_each
 from semsearch.ranking.candidates import Candidates, ScoreArray
+from semsearch.search_options import PER_DOCUMENT
 from semsearch.types import FloatArray
 
-__all__ = ["Texts", "best_of_copies", "choose", "diversify", "maximal_marginal_relevance", "say_the_same", "within"]
+__all__ = ["Texts", "best_of_copies", "choose", "diversify", "maximal_marginal_relevance", "placed", "say_the_same"]
 
 # Measured on 21,847 passages of documentation in several formats, editions and languages. 2,666 pairs of them have a
 # cosine of 0.9 or more, and the rule takes 530: 375 word for word alike, and 155 that are, by the words in which they
@@ -94,7 +95,7 @@ def choose(
     for row in passed if fill else ():
         if len(chosen) >= n:
             break
-        first = twins.among(row, chosen) if twins is not None else None
+        first = twins.alike(row, chosen) if twins is not None else None
         if first is not None:
             folded[first].append(row)
         else:
@@ -113,7 +114,7 @@ def choose(
 
 
 def best_of_copies(
-    candidates: Candidates, scores: ScoreArray, *, per_document: int = 0
+    candidates: Candidates, scores: ScoreArray, *, per_document: int = 0, fill: bool = False
 ) -> tuple[Candidates, ScoreArray]:
     """Of candidates that name each other as `duplicates` the one that a reranker liked best, the others left out.
 
@@ -121,6 +122,7 @@ def best_of_copies(
         candidates: best first; a row may be named among its own duplicates.
         scores: (m,) what it answered for the first m; ties go to the smaller row, and what was read before the rest.
         per_document: most places of one document, else the next of the copies has its turn; 0 for no limit.
+        fill: whether those beyond the limit stay if none of their copies has a place.
 
     Returns:
         Candidates in their order, and the scores of those of them that were read.
@@ -129,26 +131,44 @@ def best_of_copies(
     seen: set[int] = set()
     places: Counter[int] = Counter()
     kept: list[int] = []
-    for row in [*np.argsort(-scores, kind="stable").tolist(), *range(len(scores), len(ids))]:
-        if ids[row] not in seen and not 0 < per_document <= places[documents[row]]:
-            kept.append(row)
-            places[documents[row]] += 1
-            seen.update((ids[row], *duplicates[row]))
-            duplicates[row] = tuple(i for i in duplicates[row] if i != ids[row])
+    order = [*np.argsort(-scores, kind="stable").tolist(), *range(len(scores), len(ids))]
+    for limit in (per_document, 0) if fill else (per_document,):
+        for row in order:
+            if ids[row] not in seen and not 0 < limit <= places[documents[row]]:
+                kept.append(row)
+                places[documents[row]] += 1
+                seen.update((ids[row], *duplicates[row]))
+                duplicates[row] = tuple(i for i in duplicates[row] if i != ids[row])
     kept.sort()
     found = replace(candidates.take(kept), duplicates=tuple(duplicates[row] for row in kept))
     return found, scores[[row for row in kept if row < len(scores)]]
 
 
-def within(candidates: Candidates, per_document: int, k: int) -> Candidates:
-    """So many of each document, in their order, and behind them others as far as these are fewer than k."""
+def placed(candidates: Candidates, k: int, *, mmr: float | None, per_document: int | None) -> Candidates:
+    """The k candidates that are shown, in their order.
+
+    Args:
+        candidates: best first; within the limit of a document, where there is one.
+        k: places.
+        mmr: lambda of maximal marginal relevance; None for relevance alone.
+        per_document: None where the first PER_DOCUMENT of each document come before all others.
+    """
+    if mmr is not None:
+        candidates = diversify(candidates, len(candidates) if per_document is None else k, mmr)
+    if per_document is None:
+        candidates = _first_of_each(candidates, PER_DOCUMENT)
+    return candidates.take_first(k)
+
+
+def _first_of_each(candidates: Candidates, n: int) -> Candidates:
+    """All candidates, n of each document before the others."""
     places: Counter[int] = Counter()
     first: list[int] = []
     others: list[int] = []
     for row, document in enumerate(candidates.documents.tolist()):
-        (first if places[document] < per_document else others).append(row)
+        (first if places[document] < n else others).append(row)
         places[document] += 1
-    return candidates.take([*first, *others[: max(0, k - len(first))]])
+    return candidates.take([*first, *others])
 
 
 def diversify(candidates: Candidates, k: int, trade_off: float) -> Candidates:
@@ -211,7 +231,7 @@ class _Twins:
         near = self._near.get(row)
         return next((other for other in near if self._same(other, row)), None) if near else None
 
-    def among(self, row: int, chosen: Sequence[int]) -> int | None:
+    def alike(self, row: int, chosen: Sequence[int]) -> int | None:
         """The first of some rows that says the same as another, whatever was asked before."""
         vectors = self._candidates.vectors
         near = np.flatnonzero(each_with(vectors[list(chosen)], vectors[row]) >= SAME_COSINE).tolist()

@@ -60,6 +60,11 @@ class BatchingEmbedder:
         return self._embedder.dim
 
     @property
+    def is_batch_invariant(self) -> bool:
+        """Whether a text has the same vectors whatever else is encoded with it."""
+        return bool(getattr(self._embedder, "is_batch_invariant", False))
+
+    @property
     def max_tokens(self) -> int:
         """As `Embedder.max_tokens`."""
         return self._embedder.max_tokens

@@ -295,7 +295,7 @@ class Selector:
 
 
 class _Places:
-    """Chunk and vector of every visible passage, by document, in memory: 16 bytes each, and 24 a document."""
+    """Chunk and vector of every visible passage, by document, in memory: 16 bytes each, and 24 to 40 a document."""
 
     def __init__(self, store: Store) -> None:
         hidden = [row[0] for row in store.query("SELECT id FROM documents WHERE visible = 0")]

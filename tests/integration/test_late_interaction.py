@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from semsearch import Document, Searcher, build_index, load_embedder
 from semsearch.encoders import pacing
-from semsearch.encoders.late_interaction import LateInteraction
+from semsearch.encoders.late_interaction import RECENT_BYTES, LateInteraction
 from semsearch.encoders.models import cache_folder, find_model
 from semsearch.encoders.torch_runtime import TorchEmbedder
 from semsearch.reading import MAX_PART_CHARS, read_in_context
+from semsearch.server.batching import batching
 from semsearch.types import Heading
 from tests.checkpoints import write_bi_encoder
 
@@ -55,6 +57,35 @@ def test_torch_gives_the_same(tmp_path):
     ours = LateInteraction(load_embedder(str(folder), precision="f32"))
     torchs = LateInteraction(TorchEmbedder(find_model(str(folder)), device="cpu", precision="f32"))
     assert torchs.score(QUERY, TEXTS) == pytest.approx(ours.score(QUERY, TEXTS), abs=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["f32", "full", "auto"])
+def test_a_text_has_the_same_vectors_whatever_is_read_with_it(precision):
+    """So that what is kept of the searches before changes no score."""
+    embedder = load_embedder(precision=precision)
+    texts = ["The harbour was closed in winter.", "bread", "Ships waited outside of the harbour. " * 20, "A recipe."]
+    assert embedder.is_batch_invariant
+    alone = [embedder.token_vectors([text])[0] for text in texts]
+    cpu = Path("/proc/cpuinfo")
+    has_tiles = not cpu.exists() or "amx_tile" in cpu.read_text()  # with which this was not seen
+    for some in (texts, texts[::-1], [*texts[1:], *TEXTS]):
+        rows = dict(zip(some, embedder.token_vectors(some), strict=True))
+        sentences = dict(zip(some, embedder.embed_documents(some), strict=True))
+        for text, expected in zip(texts, alone, strict=True):
+            if text in rows:
+                assert np.abs(rows[text] - expected).max() <= (2e-3 if has_tiles else 0.0)
+                one = embedder.embed_documents([text])[0]
+                assert np.abs(sentences[text] - one).max() <= (2e-3 if has_tiles else 0.0)
+
+
+def test_nothing_is_kept_of_models_whose_vectors_depend_on_the_batch(tmp_path):
+    files = find_model(str(write_bi_encoder(tmp_path / "m")))
+    torchs, ours = TorchEmbedder(files, device="cpu", precision="f32"), load_embedder(str(files.path), precision="f32")
+    for embedder, kept in ((torchs, False), (ours, True), (batching(torchs), False), (batching(ours), True)):
+        reranker = LateInteraction(embedder)
+        reranker.score(QUERY, TEXTS)
+        assert (reranker._recent.length(TEXTS[1]) is not None) == kept
+        assert reranker._recent._most_bytes == (RECENT_BYTES if kept else 0)
 
 
 def test_the_packaged_model_finds_which_words_answer():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from semsearch.ranking.diversity import (
     choose,
     diversify,
     maximal_marginal_relevance,
+    placed,
     say_the_same,
-    within,
 )
 
 TEXT = (
@@ -138,6 +139,10 @@ def test_of_copies_the_next_has_its_turn_where_a_document_is_full() -> None:
     kept, scores = best_of_copies(both, np.array([0.1, 0.5, 0.3]), per_document=1)
     assert (kept.ids.tolist(), kept.duplicates, scores.tolist()) == ([12], ((10,),), [0.5])
     assert best_of_copies(both, np.array([0.1, 0.5, 0.3]))[0].ids.tolist() == [12, 11]
+    kept, _ = best_of_copies(both, np.array([0.1, 0.3, 0.5]), per_document=1, fill=True)
+    assert (kept.ids.tolist(), kept.duplicates) == ([10, 11], ((12,), ()))  # its place is elsewhere
+    kept, scores = best_of_copies(both, np.array([0.1, 0.5, 0.3]), per_document=1, fill=True)
+    assert (kept.ids.tolist(), kept.duplicates, scores.tolist()) == ([12, 11], ((10,), ()), [0.5, 0.3])
 
 
 def test_thousands_of_copies_share_what_names_them() -> None:
@@ -213,11 +218,15 @@ def test_what_fills_places_says_nothing_again() -> None:
     assert copies.ids.tolist() == [11]
 
 
-def test_so_many_of_a_document_come_first() -> None:
-    candidates, _ = make([f"a {i}" for i in range(6)], [1, 1, 1, 2, 1, 3])
-    for k, expected in ((1, [10, 11, 13, 15]), (4, [10, 11, 13, 15]), (5, [10, 11, 13, 15, 12])):
-        assert within(candidates, 2, k).ids.tolist() == expected
-    assert within(candidates, 2, 9).ids.tolist() == [10, 11, 13, 15, 12, 14]
+def test_three_of_a_document_are_shown_before_others_unless_a_number_is_given() -> None:
+    candidates, _ = make([f"a {i}" for i in range(7)], [1, 1, 1, 1, 2, 1, 3])
+    candidates = replace(candidates, relevance=np.linspace(1, 0.9, 7))
+    in_order = [10, 11, 12, 14, 16, 13, 15]
+    for k in (1, 4, 6, 9):
+        assert placed(candidates, k, mmr=None, per_document=None).ids.tolist() == in_order[:k]
+        assert placed(candidates, k, mmr=1.0, per_document=None).ids.tolist() == in_order[:k]
+        assert placed(candidates, k, mmr=None, per_document=0).ids.tolist() == list(range(10, 17))[:k]
+        assert placed(candidates, k, mmr=1.0, per_document=4).ids.tolist() == list(range(10, 17))[:k]
 
 
 def brute_force(relevance: list[float], vectors: np.ndarray, k: int, trade_off: float) -> list[int]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import tokenizers
 
 from semsearch import Document, Searcher, build_index
 from semsearch.encoders import pacing
 from semsearch.encoders.late_interaction import LateInteraction
-from semsearch.encoders.recent_vectors import RecentVectors
+from semsearch.encoders.recent_vectors import BYTES_BESIDE, BYTES_OF_CHARACTER, RecentVectors, _n_bytes
 from semsearch.types import FloatArray
 from tests.toy import ToyEmbedder
 
@@ -32,7 +34,7 @@ class Reader:
 
 
 def test_each_text_is_read_once_and_given_in_order() -> None:
-    recent, read = RecentVectors(1_000_000, np.float16), Reader(8)
+    recent, read = RecentVectors(ToyEmbedder(), 1_000_000, np.float16), Reader(8)
     first = recent.of(["ccc", "a", "ccc", "bb"], read)
     again = recent.of(["bb", "dddd", "a"], read)
     assert recent.of([], read) == []
@@ -47,7 +49,7 @@ def test_each_text_is_read_once_and_given_in_order() -> None:
 
 
 def test_those_go_first_that_nobody_wanted_for_longest() -> None:
-    recent, read = RecentVectors(10 * 1_350, np.float32), Reader()
+    recent, read = RecentVectors(ToyEmbedder(), 10 * 1_350, np.float32), Reader()
     texts = "abcdefghij"
     for text in texts:
         recent.of([text], read)
@@ -58,15 +60,42 @@ def test_those_go_first_that_nobody_wanted_for_longest() -> None:
 
 
 def test_what_does_not_fit_is_given_and_not_kept() -> None:
-    recent, read = RecentVectors(2_000, np.float32), Reader()
+    recent, read = RecentVectors(ToyEmbedder(), 2_000, np.float32), Reader()
     assert [len(rows) for rows in recent.of(["a", "bbb"], read)] == [1, 3]
-    assert (recent.length("a"), recent.length("bbb")) == (None, None)
-    recent.of(["a"], read)
-    assert recent.length("a") == 1
+    assert (recent.length("a"), recent.length("bbb")) == (1, None)
+
+
+def test_texts_count_the_same_when_they_come_and_when_they_go() -> None:
+    """Python keeps the UTF-8 of a text beside it once a library has read it, and equal texts are not one object."""
+    recent, read = RecentVectors(ToyEmbedder(), 40_000, np.float32), Reader(8)
+    tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+
+    def reading(texts: Sequence[str]) -> list[FloatArray]:
+        for text in texts:
+            tokenizer.pre_tokenize_str(text)
+        return read(texts)
+
+    for n in range(200):
+        for _ in range(2):  # as two equal texts, of which the second is never read
+            recent.of(["日本" * (20 + n % 60)], reading)
+            recent.of(["é" * (40 + n % 90)], reading)
+    assert 0 < recent._n_bytes <= 40_000
+    assert recent._n_bytes == sum(_n_bytes(text, rows) for text, rows in recent._kept.items())
+    for text in list(recent._kept):
+        assert sys.getsizeof(text) < BYTES_OF_CHARACTER * len(text) + BYTES_BESIDE
+
+
+def test_vectors_that_depend_on_what_is_read_with_them_are_not_kept() -> None:
+    toy = ToyEmbedder()
+    toy.is_batch_invariant = False
+    for embedder in (toy, object()):
+        recent, read = RecentVectors(embedder, 1_000_000, np.float16), Reader(8)
+        assert np.array_equal(recent.of(["aa"], read)[0], recent.of(["aa", "b"], read)[0])
+        assert read.asked == [["aa"], ["aa", "b"]] and recent.length("aa") is None
 
 
 def test_what_a_caller_does_to_vectors_changes_none_that_are_kept() -> None:
-    recent, read = RecentVectors(1_000_000, np.float32), Reader(8)
+    recent, read = RecentVectors(ToyEmbedder(), 1_000_000, np.float32), Reader(8)
     for _ in range(2):
         (rows,) = recent.of(["aa"], read)
         assert np.array_equal(rows, read(["aa"])[0])
@@ -74,7 +103,7 @@ def test_what_a_caller_does_to_vectors_changes_none_that_are_kept() -> None:
 
 
 def test_threads_share_them_within_the_bound() -> None:
-    recent, read = RecentVectors(30 * 1_350, np.float32), Reader()
+    recent, read = RecentVectors(ToyEmbedder(), 30 * 1_350, np.float32), Reader()
     expected = {"x" * n: read(["x" * n])[0] for n in range(1, 12)}
 
     def work(seed: int) -> None:
@@ -91,7 +120,7 @@ def test_threads_share_them_within_the_bound() -> None:
 
 
 def test_what_another_thread_has_read_meanwhile_counts_once() -> None:
-    recent, read = RecentVectors(2 * 1_350, np.float32), Reader()
+    recent, read = RecentVectors(ToyEmbedder(), 2 * 1_350, np.float32), Reader()
     recent.of(["a"], lambda texts: recent.of(texts, read))
     recent.of(["b"], read)
     assert (recent.length("a"), recent.length("b")) == (1, 1)

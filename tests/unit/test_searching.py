@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import re
 import shutil
@@ -182,19 +183,41 @@ def test_places_that_others_leave_are_filled(toy: ToyEmbedder, mode: str, option
     with Searcher.open(embedder=toy, reranker=ToyReranker()) as searcher:
         found = searcher.search("violin", k=10, mode=mode, fold=False, rerank_depth=10, **options)
         assert Counter(h.document.id for h in found) == Counter({"crowd": 7, "0": 1, "1": 1, "2": 1})
+        assert {h.document.id for h in found[:6]} == {"crowd", "0", "1", "2"}
+        assert [h.document.id for h in found[6:]] == ["crowd"] * 4
+        for k in (1, 3, 5, 8):
+            fewer = searcher.search("violin", k=k, mode=mode, fold=False, rerank_depth=10, **options)
+            assert [h.chunk.id for h in fewer] == [h.chunk.id for h in found[:k]]
         if "mmr" not in options:
-            assert {h.document.id for h in found[:6]} == {"crowd", "0", "1", "2"}
-            assert [h.document.id for h in found[6:]] == ["crowd"] * 4
-            for k in (1, 3, 5, 8):
-                fewer = searcher.search("violin", k=k, mode=mode, fold=False, rerank_depth=10, **options)
-                assert [h.chunk.id for h in fewer] == [h.chunk.id for h in found[:k]]
             for part in (found[:6], found[6:]):
                 assert [h.score for h in part] == sorted((h.score for h in part), reverse=True)
         strict = searcher.search("violin", k=10, mode=mode, fold=False, rerank_depth=10, per_document=3, **options)
         assert Counter(h.document.id for h in strict) == Counter({"crowd": 3, "0": 1, "1": 1, "2": 1})
 
 
-@pytest.mark.parametrize(("books", "most"), [(("crowd", "other"), 50), (("crowd",), 800)])
+@pytest.mark.parametrize("seed", range(4))
+def test_those_that_come_first_are_those_that_a_limit_leaves(toy: ToyEmbedder, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    documents = [
+        "\n\n".join(" ".join(rng.choice(WORDS, size=rng.integers(4, 20))) + f" n{i} {'z' * 30} y w." for i in range(n))
+        for n in rng.choice([30, 120, 300], size=3)
+    ]
+    build_index([Document(f"d{i}", text) for i, text in enumerate(documents)], embedder=toy)
+    with Searcher.open(embedder=toy) as searcher:
+        for _, mode in itertools.product(range(4), MODES):
+            query = " ".join(rng.choice(WORDS, size=2))
+            hits = searcher.search(query, k=10, mode=mode, rerank=False, fold=False)
+            places: Counter[str] = Counter()
+            first = []
+            for hit in hits:
+                places[hit.document.id] += 1
+                first += [hit] if places[hit.document.id] <= PER_DOCUMENT else []
+            assert first == hits[: len(first)]
+            strict = searcher.search(query, k=10, mode=mode, rerank=False, fold=False, per_document=PER_DOCUMENT)
+            assert [h.chunk.id for h in first] == [h.chunk.id for h in strict]
+
+
+@pytest.mark.parametrize(("books", "most"), [(("crowd", "other"), 100), (("crowd",), 800)])
 def test_other_documents_are_looked_for_so_far(
     toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch, books: tuple[str, ...], most: int
 ) -> None:
