@@ -24,7 +24,7 @@ TEXTS_AT_ONCE = 64  # whose vectors of tokens are held together
 # Of vectors that are kept: of some 1,000 passages of 160 tokens and 384 dimensions. A search whose passages are all
 # there takes a tenth of the time.
 RECENT_BYTES = 128_000_000
-ROUNDED = np.float16  # which moves a score by some .00001
+ROUNDED = np.float16  # which moves a score by some .00002
 FIRST_CJK = 0x2E80  # from here on, scripts of East Asia
 
 

@@ -640,7 +640,9 @@ def test_a_phone_needs_no_sideways_scrolling(
     page.locator(".chance").first.tap()
     expect(page.get_by_role("tooltip").first).to_be_visible()
     box = page.get_by_role("tooltip").first.bounding_box()
+    header = page.locator("header").bounding_box()
     assert box and box["x"] >= 0 and box["x"] + box["width"] <= viewport["width"]
+    assert header and box["y"] >= header["y"] + header["height"]
     assert fits()
     filters = page.get_by_role("button", name="Filters", exact=True)
     expect(page.locator("#where")).to_be_hidden()

@@ -12,6 +12,7 @@ const MEANINGS = {
   limit: "it was not read a second time",
 };
 const SHOWN_MATCHES = 8;
+const GAP = 12; // pixels between the button and the explanation, and around it
 
 /** `{node, tip}`: a button that says how probable a hit is, and the explanation it shows on hover and focus. */
 export function why(hit, explain) {
@@ -26,7 +27,7 @@ export function why(hit, explain) {
   const node = el("div", { class: "why" }, button, tip);
   const show = () => {
     node.classList.remove("is-shut");
-    node.classList.toggle("is-up", button.getBoundingClientRect().bottom + 340 > innerHeight && button.getBoundingClientRect().top > 420);
+    place(shown);
     explain();
   };
   node.addEventListener("pointerenter", show);
@@ -35,6 +36,13 @@ export function why(hit, explain) {
   const shown = { node, tip, button, isFilled: false };
   fillWhy(shown, hit);
   return shown;
+}
+
+/** Show it above the button where only there is room for it: below, one can scroll to its end. */
+function place({ node, tip, button }) {
+  const { top, bottom } = button.getBoundingClientRect();
+  const needed = tip.offsetHeight + GAP;
+  node.classList.toggle("is-up", bottom + needed > innerHeight && top - needed > document.querySelector("header").offsetHeight);
 }
 
 /** Write the explanation; `hit` has `parts` and `matches` once they were asked for. */
@@ -49,6 +57,7 @@ export function fillWhy(shown, hit) {
   const table = el("table", {}, el("caption", {}, "The score is the sum of"), el("tbody", {}, bars(parts)));
   const told = [el("p", {}, lead), parts.length ? table : null, ...met(hit.matches), measured(scores)];
   shown.tip.replaceChildren(...told.filter(Boolean));
+  place(shown);
 }
 
 function bars(parts) {
