@@ -283,7 +283,7 @@ class Selector:
                 "WHERE d.id = document_id AND d.visible = 0)"
             )
             rows = self._store.query(sql, [f"[{','.join(map(str, documents.tolist()))}]"])
-            found, chunks, vectors = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+            found, chunks, vectors = np.ascontiguousarray(np.array(rows, dtype=np.int64).reshape(-1, 3).T)
         else:
             found, chunks, vectors = self._all_places().of(documents)
         return Selection(_distinct(found), _distinct(chunks), _distinct(vectors))

@@ -103,6 +103,8 @@ def test_filtered_top_k_is_that_of_what_matches(
             chosen = state.selector.select(parse(f"draw < {n_allowed}"))
             assert len(chosen.documents) == n_allowed
             assert len(chosen.chunks) == len(chosen.vectors) == 1 + (n_allowed - 1) * PASSAGES
+            kept = (chosen.documents, chosen.chunks, chosen.vectors)
+            assert all(ids.flags.c_contiguous for ids in kept)  # or a table of rows would be kept behind each
             found, _ = gather(state, query, k, per_document=0, fold=False, selection=chosen)
             expected = by_brute_force(state, query, chosen, gathering.CANDIDATES)
             assert chosen.holds(found.documents).all()
@@ -469,7 +471,9 @@ def test_filters_follow_what_is_written(toy: ToyEmbedder, monkeypatch: pytest.Mo
             connection.close()
 
 
-def test_what_is_staged_is_not_found(toy: ToyEmbedder) -> None:
+@pytest.mark.parametrize("few", [0, 1_000])
+def test_what_is_staged_is_not_found(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    monkeypatch.setattr(selection, "FEW_DOCUMENTS", few)
     build_index([Document("a", "one", metadata={"n": 1})], embedder=toy)
     documents = [Document(f"{i}", f"text number {i}", metadata={"n": 1}) for i in range(600)]
     with pytest.raises(KeyboardInterrupt):
@@ -477,6 +481,8 @@ def test_what_is_staged_is_not_found(toy: ToyEmbedder) -> None:
     with Searcher.open(embedder=toy) as searcher:
         with searcher._index.state() as state:
             assert state.store.query("SELECT count(*) FROM field_values WHERE field = '.n'")[0][0] > 1
+            chosen = state.selector.select(parse("n = 1"))
+            assert [len(ids) for ids in (chosen.documents, chosen.chunks, chosen.vectors)] == [1, 1, 1]
         assert found_by(searcher, "n = 1") == "a" and found_by(searcher, "not n = 2") == "a"
         assert [(c.documents, c.passages) for c in searcher.facets("n")] == [(1, 1)]
 
