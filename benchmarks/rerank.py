@@ -17,9 +17,10 @@ import numpy as np
 from encode import passages
 
 from semsearch import load_embedder, load_reranker
-from semsearch.encoders.late_interaction import LateInteraction
+from semsearch.encoders.late_interaction import Kept, LateInteraction
 from semsearch.encoders.models import find_model
 from semsearch.errors import InvalidInput
+from semsearch.token_keeping import embed_with_codes
 from semsearch.types import FloatArray
 
 QUERY = "how do I return a file to the state of an earlier commit"
@@ -41,7 +42,7 @@ def cross_encoder(folder: Path) -> Path:
     return folder
 
 
-def rerankers(folder: Path) -> dict[str, Callable[[list[str]], FloatArray]]:
+def rerankers(folder: Path, texts: list[str]) -> dict[str, Callable[[list[str]], FloatArray]]:
     """Scores of texts for QUERY, by runtime."""
     from sentence_transformers import CrossEncoder
 
@@ -58,13 +59,19 @@ def rerankers(folder: Path) -> dict[str, Callable[[list[str]], FloatArray]]:
     embedder = load_embedder(device="cpu", precision="full")
     # One that has read nothing yet each time: vectors of passages are kept.
     found["semsearch late interaction"] = lambda texts: LateInteraction.of(embedder).score(QUERY, texts)
+    codes = dict(zip(texts, embed_with_codes(load_embedder(device="cpu"), texts)[1], strict=True))
+
+    def from_codes(texts: list[str]) -> FloatArray:
+        return LateInteraction.of(embedder).score(QUERY, texts, [Kept(len(text), codes[text]) for text in texts])
+
+    found["semsearch late interaction, kept tokens"] = from_codes
     return found
 
 
 def main() -> None:
     texts = passages()[:N_PAIRS]
     with tempfile.TemporaryDirectory() as name:
-        compared = rerankers(cross_encoder(Path(name)))
+        compared = rerankers(cross_encoder(Path(name)), texts)
         scores = {runtime: np.asarray(score(texts)).ravel() for runtime, score in compared.items()}  # warms up, too
         for score in compared.values():
             score(texts[:N_CANDIDATES])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from semsearch.encoders.late_interaction import Kept
 from semsearch.ranking.candidates import Candidates
 from semsearch.reading import read_in_context, read_passage
 from semsearch.store.lexical import LexicalIndex
@@ -27,17 +28,24 @@ class Found:
         passages: each candidate's, by chunk id.
         elsewhere: the copies that candidates name, by chunk id.
         lexical: the words of that state.
+        codes: of the tokens of passages, by their texts, where that state keeps them and they were asked for.
     """
 
     candidates: Candidates
     passages: Mapping[int, tuple[Chunk, Document]]
     elsewhere: Mapping[int, Duplicate]
     lexical: LexicalIndex
+    codes: Mapping[str, bytes] = field(default_factory=dict)
 
     def to_read(self, n: int) -> list[str]:
         """What a reranker reads of the first n candidates."""
         passages = (self.passages[i] for i in self.candidates.ids[:n].tolist())
         return [read_passage(chunk, document) for chunk, document in passages]
+
+    def kept(self, n: int) -> list[Kept | None]:
+        """What the index knows of that; empty where it knows nothing of any."""
+        texts = [self.passages[i][0].text for i in self.candidates.ids[:n].tolist()] if self.codes else []
+        return [Kept(len(text), self.codes[text]) if text in self.codes else None for text in texts]
 
     def with_copies(self, copies: Candidates, n: int, prefer: Callable[[Sequence[str]], FloatArray]) -> Candidates:
         """The candidates, each followed by those of its copies that a reranker would read in another context.

@@ -31,6 +31,7 @@ def highlights(
     cosines: Callable[[Sequence[str]], FloatArray],
     weight: Callable[[], float],
     reads: Callable[[Sequence[str]], FloatArray] | None = None,
+    known: Callable[[Sequence[str], Sequence[list[tuple[int, int]]]], list[FloatArray | None]] | None = None,
 ) -> list[Highlight]:
     """One highlight a hit.
 
@@ -42,12 +43,20 @@ def highlights(
         weight: of meaning beside words, in [0, 1]; asked only then.
         reads: scores of some texts, (n,), by the cross-encoder that read the hits again; it chooses the sentence of
             those that it read.
+        known: scores of the sentences, (n,), of some passages, by what the index keeps of their tokens; it chooses the
+            sentence of hits found by meaning of which it keeps them (None where it does not).
     """
     terms = analyzer.query_terms(text)
     sentences = [split_sentences(hit.chunk.text) or [(0, len(hit.chunk.text))] for hit in hits]
     is_read = [reads is not None and hit.scores.rerank is not None for hit in hits]
     is_near = [hit.scores.dense is not None and not read for hit, read in zip(hits, is_read, strict=True)]
     said = _scores(hits, sentences, is_read, reads) if reads else [{} for _ in hits]
+    asked = [i for i, spans in enumerate(sentences) if is_near[i] and len(spans) > 1] if known else []
+    if known and asked:
+        told = known([hits[i].chunk.text for i in asked], [sentences[i] for i in asked])
+        for i, scores in zip(asked, told, strict=True):
+            if scores is not None:
+                said[i], is_near[i] = dict(enumerate(scores.tolist())), False
     near = _scores(hits, sentences, is_near, cosines)
     found = []
     for hit, spans, read, dense in zip(hits, sentences, said, near, strict=True):

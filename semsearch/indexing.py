@@ -16,7 +16,7 @@ from typing import Any
 from semsearch.encoders import DEFAULT_MODEL, comparable, load_embedder
 from semsearch.errors import IndexIncompatible, IndexNotFound, InvalidInput, LoadError
 from semsearch.loaders.pool import LoaderPool
-from semsearch.mending import mend_vectors
+from semsearch.mending import mend_codes, mend_vectors
 from semsearch.reports import ChunkCounts, FileCounts, IndexReport, Problem, Progress, RemoveReport
 from semsearch.roots import (
     Root,
@@ -34,6 +34,7 @@ from semsearch.store.metadata import FileState
 from semsearch.store.nearest import KINDS
 from semsearch.store.repairing import Repairs
 from semsearch.store.writing import StoreWriter
+from semsearch.token_keeping import check_gives_codes
 from semsearch.types import Document, Embedder
 
 __all__ = ["build_index", "load_built_embedder", "load_index_embedder", "remove"]
@@ -52,6 +53,7 @@ def build_index(
     text_column: str | None = None,
     kind: str | None = None,
     recall: float | None = None,
+    token_vectors: bool | None = None,
     rebuild: bool = False,
     wait_s: float = 0.0,
     progress: Callable[[Progress], None] | None = None,
@@ -75,12 +77,16 @@ def build_index(
         kind: how vectors are searched: `flat` compares all, `hnsw`, `ivf` and `ivfpq` find most of the nearest in less
             time (`ivfpq` in least memory), `auto` compares all while that is quick; by default as last time, or `auto`.
         recall: share of the ten nearest passages that has to be found, in (0, 1]; by default as last time, or 0.98.
+        token_vectors: whether vectors of the passages' tokens are kept, so that reranking need not read passages again;
+            they take 100 bytes a token with the default model. By default as last time, or not. Where they are
+            missing, passages are encoded once more.
         rebuild: read and encode everything anew, as another model requires.
         wait_s: seconds to wait for another process that is writing to the index.
         progress: called after each file and each batch of chunks.
 
     Raises:
-        InvalidInput: a path does not exist, a document is not usable, or `kind` or `recall` is none there is.
+        InvalidInput: a path does not exist, a document is not usable, `kind` or `recall` is none there is, or the model
+            gives no vectors of tokens that are to be kept.
         ModelError: the model cannot be found or run.
         IndexIncompatible: the index was built with another model and `rebuild` is not set.
         IndexLocked: another process is writing to the index.
@@ -99,8 +105,11 @@ def build_index(
         built = store.meta.get("model", {})
         encoder = embedder or load_index_embedder(path, built, model, device, precision, rebuild=rebuild)
         _check_embedder(store, encoder, rebuild=rebuild)
-        with Stager(store, encoder) as stager:
-            run = _Run(store, encoder, stager, progress, search_kind=search_kind, rebuild=rebuild)
+        keeps = bool(store.meta.get("token_vectors")) if token_vectors is None else token_vectors
+        if keeps:
+            check_gives_codes(encoder)
+        with Stager(store, encoder, keeps_tokens=keeps) as stager:
+            run = _Run(store, encoder, stager, progress, search_kind=search_kind, keeps_tokens=keeps, rebuild=rebuild)
             options = {"globs": globs, "excludes": excludes, "text_column": text_column}
             everything = source is None or run.is_full
             roots = choose_roots(store, named, everything=everything, **options)  # type: ignore[arg-type]
@@ -174,6 +183,7 @@ class _Run:
         progress: Callable[[Progress], None] | None,
         *,
         search_kind: Mapping[str, Any],
+        keeps_tokens: bool,
         rebuild: bool,
     ) -> None:
         self._started = time.monotonic()
@@ -193,6 +203,10 @@ class _Run:
         self._is_current = store.meta.get("settings") == self._stager.settings and not rebuild
         self._search_kind = {**(store.meta.get("search_kind") or {}), **search_kind}
         is_as_wanted = self._search_kind == (store.meta.get("search_kind") or {})
+        self._keeps_tokens = keeps_tokens
+        if keeps_tokens:  # also if this run is cut off
+            store.set_meta(token_vectors=True)
+        is_as_wanted &= keeps_tokens == bool(store.meta.get("token_vectors"))
         self._has_changes = not self._is_current or not store.has_sound_derived_files() or not is_as_wanted
 
     @property
@@ -356,11 +370,16 @@ class _Run:
                     "settings": self._stager.settings,
                     "plan": plan,
                     "search_kind": self._search_kind,
+                    "token_vectors": self._keeps_tokens,
                     "created": store.meta.get("created", now),
                     "updated": now,
                 },
                 encode_sample=partial(encode_stretches, self._embedder),
             )
+        if self._keeps_tokens:
+            self._stager.n_encoded += mend_codes(Repairs(store), lambda: self._embedder, lambda *_: self._tell(""))
+        else:
+            store.tokens.remove()
         files = FileCounts(seen=sum(self._counts.values()), removed=len(self._vanished), **self._counts)
         chunks = ChunkCounts(self._stager.n_encoded, self._stager.n_reused, store.count_chunks())
         problems = tuple(sorted(self._problems, key=lambda p: p.path))

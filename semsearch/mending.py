@@ -1,4 +1,4 @@
-"""Damaged vectors made anew: what a shard still proves is kept, and only what is really gone is encoded again."""
+"""What is gone made anew: vectors, of which all that a shard still proves is kept, and codes of tokens."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from semsearch.errors import IndexCorrupt
 from semsearch.store.checksums import hash_key, text_hash
 from semsearch.store.files import command
 from semsearch.store.repairing import Repairs
+from semsearch.token_keeping import check_gives_codes, embed_with_codes
 from semsearch.types import Embedder, FloatArray, IntArray
 
-__all__ = ["mend_vectors"]
+__all__ = ["mend_codes", "mend_vectors"]
 
 BATCH = 1_024  # texts encoded between two reports
 
@@ -50,6 +51,42 @@ def mend_vectors(
     rows = _encode(repairs, load, gone, on_encoded) if len(gone) else np.empty((0, kept.dim), dtype=np.float32)
     repairs.replace_shards(kept, gone, rows)
     return len(gone)
+
+
+def mend_codes(
+    repairs: Repairs, load: Callable[[], Embedder], on_encoded: Callable[[int, int], None] | None = None
+) -> int:
+    """Make codes of the tokens of all visible chunks that have none.
+
+    Args:
+        repairs: of the index.
+        load: gives the encoder; called only if something has to be encoded.
+        on_encoded: called with the number of texts encoded so far and of all that have to be.
+
+    Returns:
+        How many texts were encoded.
+
+    Raises:
+        IndexCorrupt: a text is not what was encoded.
+        InvalidInput: the encoder does not give them.
+        ModelError: the encoder cannot be found or run.
+    """
+    store = repairs.store
+    visible = set(repairs.visible_vector_ids().tolist())
+    ids = {known: i for i, known in store.rows("SELECT id, text_hash FROM vectors") if i in visible}
+    missing = sorted(ids[known] for known in store.tokens.missing(ids))
+    if not missing:
+        return 0
+    embedder = load()
+    check_gives_codes(embedder)
+    key = hash_key(embedder.fingerprint)
+    for first in range(0, len(missing), BATCH):
+        texts = _texts(repairs, missing[first : first + BATCH], key)
+        _, codes = embed_with_codes(embedder, texts)
+        store.tokens.add({text_hash(text, key): code for text, code in zip(texts, codes, strict=True)})
+        if on_encoded is not None:
+            on_encoded(min(first + BATCH, len(missing)), len(missing))
+    return len(missing)
 
 
 def _encode(

@@ -20,6 +20,7 @@ from semsearch.store.lexical import LexicalIndex
 from semsearch.store.metadata import Store
 from semsearch.store.nearest import open_nearest
 from semsearch.store.selection import Selector
+from semsearch.store.tokens import TokenReader
 from semsearch.store.vectors import ShardReader
 from semsearch.types import FloatArray, VectorIndex, storable
 
@@ -40,6 +41,13 @@ class IndexState:
     n_chunks: int
     n_documents: int
     selector: Selector
+    tokens: TokenReader
+    hash_key: bytes  # of the model, as for `text_hash`
+
+    def codes_of(self, passages: Iterable[str]) -> dict[str, bytes]:
+        """What the index keeps of the tokens of passages, by text; those of which it keeps nothing are left out."""
+        hashes = {text_hash(text, self.hash_key): text for text in passages}
+        return {hashes[found]: codes for found, codes in self.tokens.get(hashes).items()}
 
 
 class OpenIndex:
@@ -49,6 +57,7 @@ class OpenIndex:
         self._store = store
         self._lock = threading.Lock()
         self._state: IndexState | None = None
+        self._tokens = TokenReader(store.path)
 
     @property
     def path(self) -> Path:
@@ -58,6 +67,7 @@ class OpenIndex:
     def close(self) -> None:
         """Let go of the index."""
         self._store.close()
+        self._tokens.close()
 
     def is_in_place(self) -> bool:
         """Whether the index that was opened still lies at its path, and no other."""
@@ -130,4 +140,15 @@ class OpenIndex:
         index = open_nearest(self.path, meta["ann"], shards)
         n_chunks, _, n_documents = store.count_chunks()
         words = LexicalIndex(self.path / lexical)
-        return IndexState(meta["generation"], store, words, shards, index, n_chunks, n_documents, Selector(store))
+        return IndexState(
+            generation=meta["generation"],
+            store=store,
+            lexical=words,
+            vectors=shards,
+            ann=index,
+            n_chunks=n_chunks,
+            n_documents=n_documents,
+            selector=Selector(store),
+            tokens=self._tokens,
+            hash_key=hash_key(model["fingerprint"]),
+        )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from semsearch.encoders.late_interaction import LateInteraction
+from semsearch.encoders.late_interaction import Kept, LateInteraction
 from semsearch.gathering import Query
 from semsearch.ranking.blending import blend
 from semsearch.ranking.candidates import Candidates, ScoreArray
@@ -26,18 +26,25 @@ def rescore(
     budget_s: float,
     share: float,
     *,
+    kept: Sequence[Kept | None] = (),
     per_document: int | None = 0,
 ) -> Candidates:
     """The candidates with the first reordered: as many, of these texts, as the reranker reads in the time it has.
 
     Of those that name each other as `duplicates` the one stays that it likes best; `per_document` (0 for no limit)
-    rows of a document may, or, with None, more than PER_DOCUMENT where no copy is found elsewhere.
+    rows of a document may, or, with None, more than PER_DOCUMENT where no copy is found elsewhere. `kept` is what late
+    interaction knows of the texts.
     """
     if not texts:
         return candidates
-    if hasattr(reranker, "n_within"):
-        texts = texts[: reranker.n_within(query.text, texts, budget_s)]
-    scores: ScoreArray = reranker.score(query.text, texts).astype(np.float64)
+    if isinstance(reranker, LateInteraction):
+        texts = texts[: reranker.n_within(query.text, texts, budget_s, kept)]
+        said = reranker.score(query.text, texts, kept[: len(texts)])
+    else:
+        if hasattr(reranker, "n_within"):
+            texts = texts[: reranker.n_within(query.text, texts, budget_s)]
+        said = reranker.score(query.text, texts)
+    scores: ScoreArray = said.astype(np.float64)
     limit = PER_DOCUMENT if per_document is None else per_document
     candidates, scores = best_of_copies(candidates, scores, per_document=limit, fill=per_document is None)
     read = candidates.take_first(len(scores))
@@ -48,8 +55,8 @@ def rescore(
         scale = float(read.fused.max()) if query.mode == "lexical" else 1.0  # BM25 has no range of its own
         parts = late_parts(read, scores, share, scale=scale)
     elif weight is not None:
-        first_stage, said = read.fused.tolist(), scores.tolist()
-        joined = blend(first_stage, said, first_stage_weight=weight).astype(np.float64)
-        kept = weight * blend(first_stage, said, first_stage_weight=1.0).astype(np.float64)
-        parts = {"first stage": kept, "reranker": joined - kept}
+        first_stage, answered = read.fused.tolist(), scores.tolist()
+        joined = blend(first_stage, answered, first_stage_weight=weight).astype(np.float64)
+        left = weight * blend(first_stage, answered, first_stage_weight=1.0).astype(np.float64)
+        parts = {"first stage": left, "reranker": joined - left}
     return reranked(candidates, scores, parts)

@@ -258,6 +258,7 @@ class Searcher:
             place=None if reranker else place,
             n_read=n_read,
             prefer=prefer,
+            with_codes=reranker is not None and reranker is self._own_reranker,
         )
         if reranker:
             texts, budget_s = found.to_read(n_read), asked.budget_ms / 1e3
@@ -268,6 +269,7 @@ class Searcher:
                 texts,
                 budget_s,
                 plan.rerank_share,
+                kept=found.kept(len(texts)),
                 per_document=asked.per_document,
             )
             found = replace(found, candidates=place(candidates))
@@ -440,7 +442,24 @@ class Searcher:
             cosines=lambda texts: each_with(np.stack(self._read_sentences(texts)), self._encode([text])[0]),
             weight=lambda: dense_weight(self._model().unknown_share(text), self._plan("hybrid").dense_weight),
             reads=None if reranker is None else lambda texts: reranker.score(text, texts),
+            known=lambda passages, sentences: self._score_sentences(text, passages, sentences),
         )
+
+    def _score_sentences(
+        self, text: str, passages: Sequence[str], sentences: Sequence[Sequence[tuple[int, int]]]
+    ) -> list[FloatArray | None]:
+        """Scores of sentences of passages, (n,) each; None of those of whose tokens the index keeps nothing."""
+        with self._index.state() as state:
+            codes = state.codes_of(passages)
+        own = self._late_interaction() if codes else None
+        if own is None or not _is_read(self._model().unknown_share(text)):
+            return [None] * len(passages)
+        at = [i for i, passage in enumerate(passages) if passage in codes]
+        found: list[FloatArray | None] = [None] * len(passages)
+        scores = own.score_sentences(text, [(passages[i], codes[passages[i]]) for i in at], [sentences[i] for i in at])
+        for i, of_passage in zip(at, scores, strict=True):
+            found[i] = of_passage
+        return found
 
     def _read_sentences(self, texts: Sequence[str]) -> list[FloatArray]:
         """Vectors (dim,) of sentences."""
@@ -496,11 +515,12 @@ class Searcher:
         place: Callable[[Candidates], Candidates] | None = None,
         n_read: int = 0,
         prefer: Callable[[Sequence[str]], FloatArray] | None = None,
+        with_codes: bool = False,
     ) -> Found:
         """The first stage in one state of the index; `place` says which of them are hits before documents are read.
 
         With `prefer`, as for `Found.with_copies`, those copies among the first `n_read` have rows of their own which a
-        reranker would read in another context.
+        reranker would read in another context. `with_codes` of the tokens of those first, where the index keeps them.
         """
         with self._index.state() as state:
             selection = state.selector.select(asked) if asked is not None else None
@@ -510,6 +530,9 @@ class Searcher:
             if prefer is not None and len(copies):
                 with_copies = found.with_copies(copies, n_read, prefer)
                 found = self._hydrated(state, with_copies) if len(with_copies) > len(candidates) else found
+            if with_codes:
+                first = found.candidates.ids[:n_read].tolist()
+                found = replace(found, codes=state.codes_of(found.passages[i][0].text for i in first))
             return found
 
     def _hydrated(self, state: IndexState, candidates: Candidates) -> Found:

@@ -24,6 +24,7 @@ from semsearch.store.checksums import HASH_BYTES, hash_key, text_hash
 from semsearch.store.lexical import ANALYSIS_VERSION
 from semsearch.store.metadata import FileState
 from semsearch.store.writing import StoreWriter
+from semsearch.token_keeping import embed_with_codes
 from semsearch.types import Chunk, Document, Embedder, FloatArray, storable
 
 __all__ = ["Stager", "clean", "document_digest", "encode_stretches"]
@@ -47,17 +48,25 @@ class _Staged:
     hashes: list[bytes]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Encoded:
+    """Vectors of some texts, float32 (n, dim), and the codes of each one's tokens, or none."""
+
+    rows: FloatArray
+    codes: Sequence[bytes] = ()
+
+
 @dataclass(slots=True)
 class _Window:
     """Documents cut into chunks, and files read whole, that are encoded and written together.
 
-    `parts` are the texts in it that neither the index nor an earlier window has, by hash, and their vectors to come.
+    `parts` are the texts in it that neither the index nor an earlier window has, by hash, and what is to come of them.
     """
 
     documents: list[_Staged] = field(default_factory=list)
     files: list[FileState] = field(default_factory=list)
     n_chunks: int = 0
-    parts: list[tuple[list[bytes], Future[FloatArray]]] = field(default_factory=list)
+    parts: list[tuple[list[bytes], Future[_Encoded]]] = field(default_factory=list)
 
 
 class Stager:
@@ -69,7 +78,8 @@ class Stager:
         on_encoded: called in the caller's thread while and after chunks are encoded.
     """
 
-    def __init__(self, store: StoreWriter, embedder: Embedder) -> None:
+    def __init__(self, store: StoreWriter, embedder: Embedder, *, keeps_tokens: bool = False) -> None:
+        """Stage documents in an index, which may keep codes of their tokens."""
         self.settings: dict[str, Any] = {
             "content_version": CONTENT_VERSION,
             "analysis_version": ANALYSIS_VERSION,
@@ -81,6 +91,7 @@ class Stager:
         self.n_reused = 0
         self._store = store
         self._embedder = embedder
+        self._keeps_tokens = keeps_tokens
         self.on_encoded: Callable[[], None] = lambda: None
         self._lengths = ChunkSettings(embedder.max_tokens, round(embedder.max_tokens * MIN_CHUNK_SHARE))
         self._window_chunks = WINDOW_CHUNKS * int(getattr(embedder, "n_devices", 1))
@@ -103,8 +114,8 @@ class Stager:
         if kind is not None and issubclass(kind, KeyboardInterrupt):  # what was encoded is kept for the next run
             for hashes, rows in (part for window in self._ahead for part in window.parts):
                 is_made = not rows.cancelled() and rows.exception() is None
-                if is_made and len(rows.result()) and not self._store.vector_ids(hashes):
-                    self._store.add_vectors(hashes, rows.result(), self._embedder.fingerprint)
+                if is_made and len(rows.result().rows) and not self._store.vector_ids(hashes):
+                    self._add(hashes, rows.result())
 
     def add(self, document: Document, path: str | None) -> None:
         """Stage a document; `path` is the file it came from."""
@@ -160,20 +171,28 @@ class Stager:
 
     def _keep(self, window: _Window) -> None:
         """Keep the next vectors of a window for good, and let the encoder go on."""
-        hashes, rows = window.parts[0]
-        self._store.add_vectors(hashes, rows.result(), self._embedder.fingerprint)
+        hashes, encoded = window.parts[0]
+        self._add(hashes, encoded.result())
         del window.parts[0]
         self._is_kept.release()
         self.on_encoded()
 
-    def _encode(self, texts: Sequence[str]) -> FloatArray:
+    def _add(self, hashes: Sequence[bytes], encoded: _Encoded) -> None:
+        """Keep codes, then vectors: a text that has its vector is not encoded again."""
+        self._store.tokens.add(dict(zip(hashes, encoded.codes, strict=False)))
+        self._store.add_vectors(hashes, encoded.rows, self._embedder.fingerprint)
+
+    def _encode(self, texts: Sequence[str]) -> _Encoded:
         """Runs in the encoder's thread; waits until what it made before is durable, so that a crash costs one batch."""
         self._is_kept.acquire()
         if self._is_ended:
-            return np.empty((0, self._embedder.dim), dtype=np.float32)
-        rows = self._embedder.embed_documents(texts)
-        self.n_encoded += len(rows)
-        return rows
+            return _Encoded(np.empty((0, self._embedder.dim), dtype=np.float32))
+        if self._keeps_tokens:
+            encoded = _Encoded(*embed_with_codes(self._embedder, texts))
+        else:
+            encoded = _Encoded(self._embedder.embed_documents(texts))
+        self.n_encoded += len(texts)
+        return encoded
 
     def _write_first(self) -> None:
         """Keep the vectors of the oldest window for good as they come, then stage its documents."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexNotFound, InvalidInput, SemsearchError
 from semsearch.indexing import load_built_embedder
-from semsearch.mending import mend_vectors
+from semsearch.mending import mend_codes, mend_vectors
 from semsearch.reports import Check, Damage, SourceCounts, VerifyReport
 from semsearch.roots import ROOT_COLUMNS, as_roots, covers, file_state, has_same_stat, look
 from semsearch.store.derived import LEXICAL
@@ -36,6 +36,7 @@ from semsearch.store.nearest import open_nearest
 from semsearch.store.recall import exact_neighbors
 from semsearch.store.repairing import Repairs, rewrite_database
 from semsearch.store.sealing import SEAL
+from semsearch.store.tokens import TOKENS, TokenReader
 from semsearch.store.vectors import ShardReader, shard_files
 from semsearch.store.writing import IGNORE, StoreWriter, unwritable
 from semsearch.types import Embedder, IntArray, VectorIndex
@@ -48,6 +49,7 @@ SCORE_SLACK = 1e-3  # vectors nearer to each other than FAISS's rounding are as 
 MIN_RECALL = 0.8  # below this no kind of FAISS index was built as it should be
 N_ENCODED = 64  # passages that `deep` encodes again
 MIN_COSINE = 0.99  # of a passage's vector made twice; precisions that may share an index differ by less
+BATCH = 500  # passages whose codes are held together
 MAX_NAMED = 10  # documents of which each is named
 
 Report = Callable[[str, int, int], None]
@@ -158,6 +160,7 @@ class _Inspection:
                     reader = self._vectors(store, meta)
                     self._neighbours(store, meta, reader)
                     self._words(store, meta)
+                    self._tokens(store, meta)
                     if self.options.deep and reader is not None:
                         self._encoder(store, meta, reader)
                     self.sources = _compare_sources(store)
@@ -273,6 +276,18 @@ class _Inspection:
                 problems.append(str(error))
         self._add("words", compared, problems)
 
+    def _tokens(self, store: Store, meta: dict[str, Any]) -> None:
+        if not meta.get("token_vectors"):
+            return
+        self.options.tell("checking vectors of tokens", 0, 0)
+        visible = set(_visible_vectors(store).tolist())
+        hashes = [known for i, known in store.query("SELECT id, text_hash FROM vectors") if i in visible]
+        with contextlib.closing(TokenReader(self.options.path)) as reader:
+            n_sound = sum(len(reader.get(hashes[i : i + BATCH])) for i in range(0, len(hashes), BATCH))
+        n_gone = len(hashes) - n_sound
+        problems = [f"{n_gone:,} passages have no vectors of their tokens, or damaged ones"] if n_gone else []
+        self._add("tokens", f"{TOKENS}, checksums of the vectors of tokens of {len(hashes):,} passages", problems)
+
     def _encoder(self, store: Store, meta: dict[str, Any], reader: ShardReader) -> None:
         self.options.tell("encoding passages again", 0, 0)
         embedder = self.options.load(meta["model"])
@@ -385,6 +400,9 @@ def _repair_parts(options: _Options, found: _Inspection, rows: BadRows, writer: 
         tell("making FAISS and lexical index anew", 0, 0)
         ann, words = found.damaged("nearest neighbours"), found.damaged("words")
         to_index = repairs.rebuild(rows.documents, lexical=words, ann=ann)
+    if found.damaged("tokens"):
+        writer.tokens.drop_unsound()
+        mend_codes(repairs, lambda: options.load(built), lambda done, n: tell("encoding", done, n))
     if found.is_database_broken:
         repairs.renew_unproven()
     return to_index

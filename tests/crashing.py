@@ -25,6 +25,7 @@ from semsearch.store import metadata, vectors, writing  # noqa: F401 - imported 
 from semsearch.store.ann import FlatIndex
 from semsearch.store.derived import Derived
 from semsearch.store.lexical import LexicalWriter
+from semsearch.store.tokens import TokenWriter
 from semsearch.store.writing import StoreWriter
 from tests.toy import ToyEmbedder
 
@@ -33,6 +34,7 @@ __all__ = ["STEPS", "CountingToy"]
 STEPS: dict[str, tuple[Any, str]] = {
     "encode": (ToyEmbedder, "embed_queries"),
     "begin a run": (StoreWriter, "begin"),
+    "keep codes of tokens": (TokenWriter, "add"),
     "keep vectors": (StoreWriter, "add_vectors"),
     "stage a document": (StoreWriter, "stage_document"),
     "stage a file": (StoreWriter, "stage_file"),
@@ -151,7 +153,8 @@ def _child(order: dict[str, Any], tell: int) -> None:
         watch.wrap()
         toy = CountingToy(Path(order["log"]), order.get("seed", SEED))
         try:
-            report = build_index(order["source"], index=Path(order["index"]), embedder=toy, rebuild=order["rebuild"])
+            index, anew = Path(order["index"]), bool(order["rebuild"])
+            report = build_index(order["source"], index=index, embedder=toy, token_vectors=True, rebuild=anew)
             answer = {"steps": watch.counts, "encoded": report.chunks.encoded, "chunks": report.chunks.total}
         except Exception as error:  # told to whoever asked
             answer = {"error": type(error).__name__, "message": str(error)}

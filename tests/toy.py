@@ -53,6 +53,19 @@ class ToyEmbedder:
             raise KeyboardInterrupt
         return self.embed_queries(texts)
 
+    def embed_with_tokens(self, texts: Sequence[str]) -> tuple[FloatArray, list[FloatArray]]:
+        return self.embed_documents(texts), self.vectors_of_tokens(texts)
+
+    def vectors_of_tokens(self, texts: Sequence[str]) -> list[FloatArray]:
+        found = []
+        for text, spans in zip(texts, self.token_spans(texts), strict=True):
+            rows = np.array(
+                [_word_vector(text[start:end].lower(), self.seed) for start, end in spans], dtype=np.float32
+            )
+            rows = rows.reshape(-1, DIM)
+            found.append(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9))
+        return found
+
     def embed_queries(self, texts: Sequence[str]) -> FloatArray:
         rows = np.zeros((len(texts), DIM), dtype=np.float32)
         for row, text in zip(rows, texts, strict=True):

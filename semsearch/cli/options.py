@@ -119,7 +119,13 @@ def pattern_options(command: F) -> F:
 
 
 def kind_options(command: F) -> F:
-    """Add `--kind` and `--recall`."""
+    """Add `--kind`, `--recall` and `--token-vectors/--no-token-vectors`."""
+    command = click.option(
+        "--token-vectors/--no-token-vectors",
+        default=None,
+        help="Keep vectors of the passages' tokens, 5 to 20 KB a passage, so that reranking need not read them again; "
+        "remembered. [default: as last time, or not]",
+    )(command)
     command = click.option(
         "--recall",
         type=Number(0, 1, min_open=True),

@@ -151,7 +151,7 @@ def _facts(console: Console, facts: IndexInfo) -> None:
         "model": f"{facts.model} ({facts.dim} dimensions, {facts.pooling} pooling, {facts.max_tokens} tokens)",
         "precision": facts.precision,
         "weights": f"SHA-256 {facts.weights_sha256}",
-        "size": f"{facts.size_bytes / 1e6:,.1f} MB, format {facts.format_version}",
+        "size": f"{facts.size_bytes / 1e6:,.1f} MB, format {facts.format_version}{_told_tokens(facts.token_bytes)}",
         "created": facts.created,
         "updated": facts.updated,
         "ranking": _told_plan(facts.plan),
@@ -162,6 +162,10 @@ def _facts(console: Console, facts: IndexInfo) -> None:
         print_line(console, f"  {name:<11}{first}")
         for line in more:
             print_line(console, f"  {'':<11}{line}")
+
+
+def _told_tokens(n_bytes: int) -> str:
+    return f", {n_bytes / 1e6:,.1f} MB of it vectors of tokens" if n_bytes else ""
 
 
 def _told_plan(plan: Mapping[str, Any] | None) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "build_bi_encoder",
     "build_cross_encoder",
     "build_packed_encoder",
+    "build_text_and_token_encoder",
     "build_token_encoder",
     "score_activation",
     "supports",
@@ -69,15 +70,24 @@ def build_bi_encoder(graph: BertGraph, pooling: str) -> Any:
         ModelError: weights that do not fit the architecture.
     """
     op, model = openvino_library().opset13, openvino_library().Model
-    tokens = np.array([1], dtype=np.int64)
-    if pooling == "cls":
-        pooled = _first_token(graph.encode(first_only=True))
-    else:
-        mask = op.unsqueeze(op.convert(graph.mask, "f32"), np.int64(2))
-        total = op.reduce_sum(op.multiply(graph.encode(), mask), tokens)
-        pooled = op.divide(total, op.reduce_sum(mask, tokens))
+    pooled = _pooled(graph, graph.encode(first_only=pooling == "cls"), pooling)
     unit = op.normalize_l2(pooled, np.array([1], dtype=np.int64), 1e-24, "max")
     return model([unit], [graph.ids, graph.mask], "bi-encoder")
+
+
+def build_text_and_token_encoder(graph: BertGraph, pooling: str) -> Any:
+    """What `build_bi_encoder` and `build_token_encoder` build, in one: unit rows, float32 (n, 1 + length, hidden).
+
+    A text's own row comes first, then its tokens'.
+
+    Raises:
+        ModelError: weights that do not fit the architecture.
+    """
+    op, model = openvino_library().opset13, openvino_library().Model
+    hidden = graph.encode()
+    rows = op.concat([op.unsqueeze(_pooled(graph, hidden, pooling), np.int64(1)), hidden], 1)
+    unit = op.normalize_l2(rows, np.array([2], dtype=np.int64), 1e-24, "max")
+    return model([unit], [graph.ids, graph.mask], "text-and-token-encoder")
 
 
 def build_token_encoder(graph: BertGraph) -> Any:
@@ -275,6 +285,15 @@ def score_activation(config: Mapping[str, Any]) -> Callable[[FloatArray], FloatA
     if function is None:
         raise ModelError(f"the cross-encoder's activation {named} is not known; Sigmoid and Identity are")
     return function
+
+
+def _pooled(graph: BertGraph, hidden: Any, pooling: str) -> Any:
+    """(n, hidden) of (n, length, hidden): the first token, or the mean over those that are not padding."""
+    if pooling == "cls":
+        return _first_token(hidden)
+    op, tokens = openvino_library().opset13, np.array([1], dtype=np.int64)
+    mask = op.unsqueeze(op.convert(graph.mask, "f32"), np.int64(2))
+    return op.divide(op.reduce_sum(op.multiply(hidden, mask), tokens), op.reduce_sum(mask, tokens))
 
 
 def _first_tokens(hidden: Any) -> Any:

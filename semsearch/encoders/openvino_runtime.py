@@ -100,17 +100,17 @@ class OpenVinoEmbedder(TokenizedEmbedder):
         self._full = _CompiledGraph(files, kind, self._build_full, full)
         self._packed = _CompiledGraph(files, "packed", self._build_packed, full)
         self._rounded = _CompiledGraph(files, kind, self._build_int8, "int8") if self.precision == "int8" else None
+        self._both = _CompiledGraph(files, f"both-{files.pooling}", self._build_both, self.precision)
         # Vectors of tokens only order passages, so they are made as passages are by default, unless asked otherwise.
         asked = "auto" if precision in {"auto", "full"} else precision
         tokens = choose_precision(asked, weights_sha256=files.weights_sha256)
         build = self._build_int8_tokens if tokens == "int8" else self._build_tokens
         self._tokens = _CompiledGraph(files, "tokens", build, tokens, batch_tokens=FEW_TEXTS_TOKENS, n_few=0)
 
-    @functools.cached_property
+    @property
     def dim(self) -> int:
         """Components of a vector: the model's hidden size, as what this runtime runs has nothing behind its pooling."""
-        config = json.loads((self._files.path / "config.json").read_text(encoding="utf-8"))
-        return int(config["hidden_size"])
+        return self._hidden
 
     def _build_full(self) -> Any:
         return bert_graph.build_bi_encoder(bert_graph.BertGraph(self._files.path), self._files.pooling)
@@ -123,6 +123,10 @@ class OpenVinoEmbedder(TokenizedEmbedder):
 
     def _build_int8(self) -> Any:
         return bert_graph.build_bi_encoder(self._int8_graph(), self._files.pooling)
+
+    def _build_both(self) -> Any:
+        graph = self._int8_graph() if self.precision == "int8" else bert_graph.BertGraph(self._files.path)
+        return bert_graph.build_text_and_token_encoder(graph, self._files.pooling)
 
     def _build_int8_tokens(self) -> Any:
         return bert_graph.build_token_encoder(self._int8_graph())
@@ -171,6 +175,9 @@ class OpenVinoEmbedder(TokenizedEmbedder):
 
     def _embed_tokens(self, ids: Sequence[Sequence[int]]) -> list[tuple[IntArray, FloatArray]]:
         return self._tokens.run_parts(ids)
+
+    def _embed_both(self, ids: Sequence[Sequence[int]], prompt: str) -> list[tuple[IntArray, FloatArray]]:
+        return self._both.run_parts(ids)
 
 
 class OpenVinoReranker(TokenizedReranker):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from semsearch.encoders import pacing
-from semsearch.encoders.batching import placed_tokens
+from semsearch.encoders.batching import placed, placed_tokens
 from semsearch.encoders.models import ModelFiles, load_tokenizer
 from semsearch.encoders.reranker_settings import read_settings
 from semsearch.encoders.sample_texts import SAMPLE_QUERY
@@ -122,11 +122,31 @@ class TokenizedEmbedder(abc.ABC):
         if not texts:
             return []
         prompt = self._files.query_prompt if queries else self._files.document_prompt
+        ids = self._token_ids(texts, prompt)
+        return placed_tokens(self._embed_tokens(ids), self._own_tokens(ids, prompt))
+
+    def embed_with_tokens(self, texts: Sequence[str]) -> tuple[FloatArray, list[FloatArray]]:
+        """What `embed_documents` and `token_vectors` give for passages, which are read once."""
+        if not texts:
+            return self.embed_documents(texts), []
+        prompt, hidden = self._files.document_prompt, self._hidden
+        ids = self._token_ids(texts, prompt)
+        parts = self._embed_both(ids, prompt)
+        rows = placed([(positions, part[:, 0, : self.dim]) for positions, part in parts], len(texts))
+        tokens = [(positions, part[:, 1:, :hidden]) for positions, part in parts]
+        return rows, placed_tokens(tokens, self._own_tokens(ids, prompt))
+
+    @functools.cached_property
+    def _hidden(self) -> int:
+        """Components of a token's vector."""
+        config = json.loads((self._files.path / "config.json").read_text(encoding="utf-8"))
+        return int(config["hidden_size"])
+
+    def _own_tokens(self, ids: Sequence[Sequence[int]], prompt: str) -> list[tuple[int, int]]:
+        """First and one past the last token of each text's own, without special ones and prompt."""
         encoded = self._tokenizer.encode(prompt)
         n_after = encoded.special_tokens_mask[-1]
-        n_before = len(encoded.ids) - n_after
-        ids = self._token_ids(texts, prompt)
-        return placed_tokens(self._embed_tokens(ids), [(n_before, len(row) - n_after) for row in ids])
+        return [(len(encoded.ids) - n_after, len(row) - n_after) for row in ids]
 
     def _rows(self, texts: Sequence[str], prompt: str) -> FloatArray:
         return self._embed(texts, prompt) if texts else np.empty((0, self.dim), dtype=np.float32)
@@ -144,6 +164,13 @@ class TokenizedEmbedder(abc.ABC):
     @abc.abstractmethod
     def _embed_tokens(self, ids: Sequence[Sequence[int]]) -> list[tuple[IntArray, FloatArray]]:
         """(positions, float32 (n, length, hidden) unit rows) of one or more token sequences, in parts."""
+
+    @abc.abstractmethod
+    def _embed_both(self, ids: Sequence[Sequence[int]], prompt: str) -> list[tuple[IntArray, FloatArray]]:
+        """(positions, float32 (n, 1 + length, width)) of one or more passages, in parts: unit rows of text and tokens.
+
+        Of `width` components the first `dim` are a text's, the first `hidden` a token's. `prompt` is before each text.
+        """
 
 
 class TokenizedReranker(abc.ABC):

@@ -39,6 +39,7 @@ class TorchEmbedder(TokenizedEmbedder):
         super().__init__(files, precision=devices.find_precision(precision, found))
         self._copies = _Copies(files, found, self.precision, _bi_encoder)
         self._token_copies = _Copies(files, found[:1], self.precision, _token_encoder)
+        self._both_copies = _Copies(files, found, self.precision, _text_and_token_encoder)
 
     @property
     def device(self) -> str:
@@ -51,13 +52,18 @@ class TorchEmbedder(TokenizedEmbedder):
         return len(self._copies.names)
 
     def _embed(self, texts: Sequence[str], prompt: str) -> FloatArray:
-        # Some models leave the prompt out of the pooling: all of its tokens but the closing special one.
-        encoded = self._tokenizer.encode(prompt)
-        n_prompt = len(encoded.ids) - encoded.special_tokens_mask[-1] if prompt else 0
-        return self._copies.run(Tokens(self._token_ids(texts, prompt), n_prompt=n_prompt))
+        return self._copies.run(Tokens(self._token_ids(texts, prompt), n_prompt=self._n_prompt(prompt)))
 
     def _embed_tokens(self, ids: Sequence[Sequence[int]]) -> list[tuple[IntArray, FloatArray]]:
         return self._token_copies.run_parts(Tokens(ids))
+
+    def _embed_both(self, ids: Sequence[Sequence[int]], prompt: str) -> list[tuple[IntArray, FloatArray]]:
+        return self._both_copies.run_parts(Tokens(ids, n_prompt=self._n_prompt(prompt)))
+
+    def _n_prompt(self, prompt: str) -> int:
+        """Tokens that some models leave out of the pooling: all of the prompt's but the closing special one."""
+        encoded = self._tokenizer.encode(prompt)
+        return len(encoded.ids) - encoded.special_tokens_mask[-1] if prompt else 0
 
 
 class TorchReranker(TokenizedReranker):
@@ -276,6 +282,25 @@ def _token_encoder(files: ModelFiles, device: str, dtype: Any) -> Callable[[dict
 
     model = _loaded(SentenceTransformer, files, device, dtype, "bi-encoder")[0]
     return lambda features: normalize(model(features)["token_embeddings"].float(), dim=2)
+
+
+@_quiet()
+def _text_and_token_encoder(files: ModelFiles, device: str, dtype: Any) -> Callable[[dict[str, Any]], Any]:
+    """From features to float32 unit rows (n, 1 + length, width), a text's before its tokens', filled up with zeros."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from torch.nn.functional import normalize, pad
+
+    model = _loaded(SentenceTransformer, files, device, dtype, "bi-encoder")
+
+    def forward(features: dict[str, Any]) -> Any:
+        given = model(features)
+        texts, tokens = given["sentence_embedding"].unsqueeze(1), given["token_embeddings"]
+        width = max(texts.shape[2], tokens.shape[2])
+        rows = [pad(normalize(part.float(), dim=2), (0, width - part.shape[2])) for part in (texts, tokens)]
+        return torch.cat(rows, dim=1)
+
+    return forward
 
 
 @_quiet()

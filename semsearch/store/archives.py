@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from semsearch.errors import IndexNotFound, InvalidInput
+from semsearch.errors import IndexCorrupt, IndexNotFound, InvalidInput
 from semsearch.store.derived import LEXICAL
 from semsearch.store.files import DATABASE, absolute_path, index_path, sync_folder, write_atomically
 from semsearch.store.metadata import DATABASE_DAMAGE, Store, connect
 from semsearch.store.schema import check_format, migrate
 from semsearch.store.sealing import seal
+from semsearch.store.tokens import TOKENS
 from semsearch.store.vectors import shard_files
 from semsearch.store.writing import StoreWriter, write_ignore
 
@@ -28,7 +29,8 @@ __all__ = ["export_index", "import_index"]
 
 # What an index consists of; names of any other form are refused.
 MEMBER = re.compile(
-    r"store\.db|vectors/\d{6,}(\.ids|\.sums)?\.npy|ann-\d{6,}\.faiss|lexical(-\d{6,})?/[\w.-]*\w", flags=re.ASCII
+    r"(store|tokens)\.db|vectors/\d{6,}(\.ids|\.sums)?\.npy|ann-\d{6,}\.faiss|lexical(-\d{6,})?/[\w.-]*\w",
+    flags=re.ASCII,
 )
 BLOCK_BYTES = 1 << 20
 
@@ -53,17 +55,24 @@ def export_index(index: str | Path, archive: str | Path, *, wait_s: float = 0.0)
     if not target.parent.is_dir():
         raise InvalidInput(f"the folder {target.parent} does not exist; make it, or name another file")
     with StoreWriter.open(path, wait_s=wait_s) as store, tempfile.TemporaryDirectory(dir=path) as folder:
-        copy = Path(folder) / DATABASE
-        connection = sqlite3.connect(copy)
-        try:
+        copy, tokens = Path(folder) / DATABASE, Path(folder) / TOKENS
+        with contextlib.closing(sqlite3.connect(copy)) as connection:
             store.db.conn.backup(connection)
-        finally:
-            connection.close()
+        try:
+            with (
+                contextlib.closing(sqlite3.connect(tokens)) as connection,
+                contextlib.closing(connect(path, read_only=True, database=TOKENS)) as kept,
+            ):
+                kept.backup(connection)
+        except (*DATABASE_DAMAGE, IndexCorrupt):  # there are none, or none that can be read
+            tokens.unlink(missing_ok=True)
         names = list(_named(store))
 
         def write(stream: BinaryIO) -> None:
             with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
                 tar.add(copy, DATABASE, filter=_plain)
+                if tokens.exists():
+                    tar.add(tokens, TOKENS, filter=_plain)
                 for name in names:
                     tar.add(path / name, name, recursive=False, filter=_plain)
 

@@ -191,8 +191,11 @@ class Derived:
         sql = "SELECT text FROM chunks WHERE vector_id = ? LIMIT 1"
         return [self.db.execute(sql, [int(i)]).fetchone()[0] for i in chosen]
 
-    def compact_shards(self, fingerprint: str, *, keep_dead: bool) -> None:
-        """Drop vectors that no chunk has, unless they are to be kept, and join small shards, once it is worth it."""
+    def compact_shards(self, fingerprint: str, *, keep_dead: bool) -> bool:
+        """Drop vectors that no chunk has, unless they are to be kept, and join small shards, once it is worth it.
+
+        Tells whether vectors were dropped.
+        """
         with self.db.atomic():
             rows = self.db.execute("SELECT name, n_rows, fingerprint FROM shards ORDER BY name").fetchall()
             n_live = int(self.db.execute("SELECT count(DISTINCT vector_id) FROM chunks").fetchone()[0])
@@ -201,13 +204,14 @@ class Derived:
             drop_dead = not keep_dead and (foreign or n_all - n_live > MAX_DEAD_SHARE * n_all)
             small = [name for name, n, _ in rows if n < MAX_SHARD_ROWS]
             if not drop_dead and len(small) <= MAX_SHARDS_TO_JOIN:
-                return
+                return False
             # Ids ascend from shard to shard, so all shards from the first small one on are written anew.
             chosen = [name for name, _, other in rows if other == fingerprint and (drop_dead or name >= small[0])]
             self._rewrite(chosen, fingerprint, drop_dead=drop_dead)
             if drop_dead:
                 self.drop_shards([name for name, _, other in rows if other != fingerprint])
                 self.db.execute("DELETE FROM vectors WHERE id NOT IN (SELECT vector_id FROM chunks)")
+            return drop_dead
 
     def remove_leftover_files(self, ann: Mapping[str, Any] | None, lexical: str) -> None:
         """Delete files that nothing names any more."""

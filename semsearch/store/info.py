@@ -8,6 +8,7 @@ from typing import Any
 
 from semsearch.store.files import index_path
 from semsearch.store.metadata import Store
+from semsearch.store.tokens import TOKENS
 
 __all__ = ["FileEntry", "IndexInfo", "inspect_index", "list_documents", "list_files"]
 
@@ -29,6 +30,7 @@ class IndexInfo:
     chunks: int
     vectors: int
     size_bytes: int
+    token_bytes: int  # of `size_bytes`, what vectors of tokens take
     roots: tuple[str, ...]
     created: str
     updated: str
@@ -86,6 +88,7 @@ def inspect_index(index: str | Path = "default") -> IndexInfo:
                 chunks=n_chunks,
                 vectors=n_vectors,
                 size_bytes=sum(f.stat().st_size for f in store.path.rglob("*") if f.is_file()),
+                token_bytes=sum(f.stat().st_size for f in store.path.glob(f"{TOKENS}*")),
                 roots=tuple(row[0] for row in store.query("SELECT path FROM roots ORDER BY path")),
                 created=meta["created"],
                 updated=meta["updated"],

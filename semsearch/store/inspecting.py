@@ -16,6 +16,7 @@ from semsearch.store.files import DATABASE, LOCK
 from semsearch.store.metadata import DATABASE_DAMAGE, connect, unpack_document
 from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS
 from semsearch.store.sealing import SEAL, broken_files, read_seal
+from semsearch.store.tokens import TOKEN_FILES
 from semsearch.store.vectors import shard_files
 from semsearch.store.writing import IGNORE, IGNORE_EVERYTHING
 
@@ -151,7 +152,7 @@ def folder_damage(path: Path) -> list[str]:
 
 def leftover_files(path: Path, known: Mapping[str, object], shards: list[str]) -> Iterator[str]:
     """Files in the index, by path in it, that nothing names: those of runs that were cut off, or of other programs."""
-    named = {IGNORE, SEAL, LOCK, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", *known}
+    named = {IGNORE, SEAL, LOCK, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", *TOKEN_FILES, *known}
     named.update(f"vectors/{file}" for name in shards for file in shard_files(name))
     for file in sorted(path.rglob("*")):
         name = file.relative_to(path).as_posix()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sqlite3
@@ -20,10 +21,12 @@ from semsearch.store.recent import RecentDocuments
 from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, FORMAT_VERSION, check_format
 from semsearch.types import Chunk, Document, Duplicate, Heading
 
-__all__ = ["COUNT", "DATABASE_DAMAGE", "FileState", "Store", "connect", "read_meta", "unpack_document"]
+__all__ = ["COUNT", "DATABASE_DAMAGE", "FileState", "Store", "connect", "is_unwritable", "read_meta", "unpack_document"]
 
 # What reading a damaged database raises; the second where SQLite's own message holds its bytes.
 DATABASE_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+UNWRITABLE_DATABASE = ("disk", "readonly", "locked", "unable to open")  # words of SQLite's messages; the rest is damage
 NEEDED_META = {"model", "generation", "ann"}
 
 BUSY_TIMEOUT_S = 30.0
@@ -60,17 +63,17 @@ class FileState:
     checked_ns: int
 
 
-def _is_at_rest(path: Path) -> bool:
-    """Whether the folder of an index may not be written to, and nobody has its database open who may.
+def _is_at_rest(path: Path, database: str = DATABASE) -> bool:
+    """Whether the folder of an index may not be written to, and nobody has a database of it open who may.
 
     SQLite cannot make the file beside a database there by which readers and a writer know of each other.
 
     Raises:
         InvalidInput: its log is not empty, so that SQLite would have to write to it first.
     """
-    if os.access(path, os.W_OK) or (path / f"{DATABASE}-shm").exists():
+    if os.access(path, os.W_OK) or (path / f"{database}-shm").exists():
         return False
-    log = path / f"{DATABASE}-wal"
+    log = path / f"{database}-wal"
     if log.exists() and log.stat().st_size:
         raise InvalidInput(
             f"the last run on the index in {path} was cut off, and its folder may not be written to; use a copy of it"
@@ -78,19 +81,19 @@ def _is_at_rest(path: Path) -> bool:
     return True
 
 
-def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Open a `store.db`; transactions are begun by hand. Where it `_is_at_rest`, changes of others do not show.
+def connect(path: Path, *, read_only: bool, database: str = DATABASE) -> sqlite3.Connection:
+    """Open a database of an index; transactions are begun by hand. If it `_is_at_rest`, changes of others do not show.
 
     Raises:
         IndexCorrupt: it cannot be opened.
         InvalidInput: it cannot without writing to its folder, which may not be written to.
     """
-    mode = "rw" if not read_only else "ro&immutable=1" if _is_at_rest(path) else "ro"
+    mode = "rw" if not read_only else "ro&immutable=1" if _is_at_rest(path, database) else "ro"
     try:
         if not read_only:
-            open_private(path / DATABASE, "ab").close()  # SQLite would let others read it
+            open_private(path / database, "ab").close()  # SQLite would let others read it
         connection = sqlite3.connect(
-            f"{(path / DATABASE).absolute().as_uri()}?mode={mode}",
+            f"{(path / database).absolute().as_uri()}?mode={mode}",
             uri=True,
             timeout=BUSY_TIMEOUT_S,
             isolation_level=None,
@@ -100,8 +103,15 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA trusted_schema = OFF")  # what stands in the file is data, not for execution
         connection.execute("PRAGMA cell_size_check = ON")
     except (sqlite3.OperationalError, OSError) as error:
-        raise IndexCorrupt(f"{path / DATABASE} cannot be opened: {error}") from error
+        raise IndexCorrupt(f"{path / database} cannot be opened: {error}") from error
     return connection
+
+
+def is_unwritable(error: Exception) -> bool:
+    """Whether the place is to blame and not what lies there."""
+    if isinstance(error, OSError):
+        return error.errno in UNWRITABLE
+    return isinstance(error, sqlite3.OperationalError) and any(said in str(error) for said in UNWRITABLE_DATABASE)
 
 
 def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:

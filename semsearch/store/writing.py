@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import sqlite3
@@ -26,26 +25,31 @@ from semsearch.store.metadata import (
     MAX_VARIABLES,
     FileState,
     connect,
+    is_unwritable,
     read_meta,
     unpack_document,
 )
 from semsearch.store.nearest import SearchKind
 from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, check_format, migrate
 from semsearch.store.sealing import SEAL, Sums, break_seal, broken_files, read_seal, seal
+from semsearch.store.tokens import TokenWriter
 from semsearch.store.vectors import shard_files, unreadable_shards, write_sums
 from semsearch.types import Chunk, Document, FloatArray
 
 __all__ = ["IGNORE", "IGNORE_EVERYTHING", "StoreWriter", "unwritable", "write_ignore"]
 
-UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
-UNWRITABLE_DATABASE = ("disk", "readonly", "locked", "unable to open")  # words of SQLite's messages; the rest is damage
 IGNORE, IGNORE_EVERYTHING = ".gitignore", b"*\n"
 _UPSERT_META = "INSERT OR REPLACE INTO meta (key, value, checksum) VALUES (?, ?, ?)"
 _FILE_COLUMNS = "path, size, mtime_ns, content_hash, status, reason, checked_ns"
 
 
 class StoreWriter:
-    """The one writer of an index: `stage_*` work is invisible until `publish`. Not safe for several threads."""
+    """The one writer of an index: `stage_*` work is invisible until `publish`. Not safe for several threads.
+
+    Attributes:
+        meta: values of the `meta` table.
+        tokens: what the index keeps of its passages' tokens.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open an index for writing, or make an empty one. Use `StoreWriter.open`, which holds the lock."""
@@ -61,13 +65,14 @@ class StoreWriter:
             self.meta = read_meta(connection)
         except DATABASE_DAMAGE as error:
             connection.close()
-            if _is_unwritable(error):  # the file may be sound: see `unwritable`
+            if is_unwritable(error):  # the file may be sound: see `unwritable`
                 raise
             raise IndexCorrupt(
                 f"{path / DATABASE} is not a readable database ({error}). What can be done tells: "
                 f"{command('verify', path)}"
             ) from error
         self.db = Database(connection)
+        self.tokens = TokenWriter(path)
         if before in (1, 2):
             self._add_checksums(before)
         self._touched: list[FileState] = []
@@ -119,6 +124,7 @@ class StoreWriter:
             with contextlib.suppress(sqlite3.OperationalError):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.close()
+            writer.tokens.close()
             with contextlib.suppress(OSError):  # all that was committed is durable; the next run seals
                 seal(path, before if is_same else None)
 
@@ -352,8 +358,8 @@ class StoreWriter:
     def tidy(self) -> None:
         """Join shards and remove files, where it is worth it, after a new state is visible."""
         derived, model = Derived(self.path, self.db), self.meta.get("model")
-        if model:
-            derived.compact_shards(model["fingerprint"], keep_dead=bool(self.meta.get("unfinished")))
+        if model and derived.compact_shards(model["fingerprint"], keep_dead=bool(self.meta.get("unfinished"))):
+            self.tokens.keep_only({row[0] for row in self.rows("SELECT text_hash FROM vectors")})
         derived.remove_leftover_files(self.meta["ann"], self.meta["lexical"])
 
     def _swap(self, drop_paths: Iterable[str], drop_keys: Iterable[str]) -> tuple[int, list[int]]:
@@ -401,20 +407,13 @@ def unwritable(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.OperationalError, OSError) as error:
-        if not _is_unwritable(error):
+        if not is_unwritable(error):
             raise
         reason = error.strerror if isinstance(error, OSError) else error
         raise IndexUnwritable(
             f"{path} cannot be written to ({reason}). What was in the index is still there, and what was encoded is "
             "kept: make room or allow writing, and run it again"
         ) from error
-
-
-def _is_unwritable(error: Exception) -> bool:
-    """Whether the place is to blame and not what lies there."""
-    if isinstance(error, OSError):
-        return error.errno in UNWRITABLE
-    return isinstance(error, sqlite3.OperationalError) and any(said in str(error) for said in UNWRITABLE_DATABASE)
 
 
 def write_ignore(path: Path) -> None:

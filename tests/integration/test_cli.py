@@ -728,3 +728,25 @@ def raising(error):
         raise error
 
     return fail
+
+
+def test_vectors_of_tokens_are_kept_when_asked_and_told_of(folder, tmp_path):
+    index = str(tmp_path / "i")
+
+    def run(*arguments):
+        done = CliRunner().invoke(cli, [*arguments, "--index", index])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    answers, sizes = [], []
+    for arguments in ([str(folder), "--token-vectors"], [], ["--no-token-vectors"], []):
+        run("index", *arguments)
+        sizes.append(json.loads(run("info", "--json"))["index"]["token_bytes"])
+        answers.append(json.loads(run("query", "how do I bake bread", "--json"))["hits"])
+        assert ("MB of it vectors of tokens" in run("info")) == (sizes[-1] > 0)
+    assert sizes[0] == sizes[1] > 0 and sizes[2:] == [0, 0]
+    assert answers[0] == answers[1] and answers[2] == answers[3]
+    for hits in answers:
+        assert hits[0]["heading"] == answers[0][0]["heading"] and hits[0]["probability"] > 0.3
+    assert answers[0][0]["probability"] == pytest.approx(answers[2][0]["probability"], abs=0.05)
+    assert run("verify").count("ok ") == 6

@@ -25,6 +25,7 @@ from semsearch.store.checksums import checksum_record
 from semsearch.store.metadata import Store
 from semsearch.store.schema import DOCUMENT_COLUMNS
 from semsearch.store.sealing import seal
+from semsearch.token_keeping import embed_with_codes
 from tests.crashing import OTHER_SEED, SEED, STEPS, WINDOW
 from tests.toy import ToyEmbedder
 
@@ -185,6 +186,7 @@ def contents(index: Path) -> dict[str, Any]:
         vectors = state.vectors.get(np.array([row[3] for row in rows], dtype=np.int64))
         faiss_ids = set(state.ann.ids.tolist())
         lexical_ids = sorted(state.lexical.ids.tolist())
+        codes = state.codes_of(row[2] for row in rows)
     opened.close()
     assert faiss_ids == {row[3] for row in rows} and lexical_ids == sorted(row[4] for row in rows)
     root = str(index.parent)
@@ -197,7 +199,9 @@ def contents(index: Path) -> dict[str, Any]:
             for query in QUERIES
             for mode in ("dense", "lexical", "hybrid")
         }
-    expected = toy.embed_queries([row[2] for row in rows])
+    texts = [row[2] for row in rows]
+    assert codes == dict(zip(texts, embed_with_codes(toy, texts)[1], strict=True))
+    expected = toy.embed_queries(texts)
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
     return {"passages": [(row[0].replace(root, ""), *row[1:3]) for row in rows], "hits": hits, "model": toy.name}
 

@@ -52,6 +52,43 @@ def test_prompts_are_read_and_not_matched(tmp_path):
     assert scores == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+def test_texts_and_tokens_are_read_in_one(tmp_path, runtime, pooling):
+    folder = write_bi_encoder(tmp_path / "m", pooling=pooling, prompts={"document": "passage: "})
+    if runtime == "torch":
+        embedder = TorchEmbedder(find_model(str(folder)), device="cpu", precision="f32")
+    else:
+        embedder = load_embedder(str(folder), device="cpu", precision="f32")
+    rows, tokens = embedder.embed_with_tokens(TEXTS)
+    assert rows == pytest.approx(embedder.embed_documents(TEXTS), abs=1e-5)
+    for found, expected in zip(tokens, embedder.token_vectors(TEXTS), strict=True):
+        assert found.shape == expected.shape and found == pytest.approx(expected, abs=1e-5)
+    assert [len(found) for found in embedder.embed_with_tokens([])] == [0, 0]
+
+
+def test_a_text_and_its_tokens_may_differ_in_width(tmp_path):
+    """As where a layer behind the pooling makes vectors shorter."""
+    folder = write_bi_encoder(tmp_path / "m")
+    add_dense(folder, 8)
+    embedder = TorchEmbedder(find_model(str(folder)), device="cpu", precision="f32")
+    rows, tokens = embedder.embed_with_tokens(TEXTS)
+    assert rows == pytest.approx(embedder.embed_documents(TEXTS), abs=1e-5) and rows.shape == (len(TEXTS), 8)
+    assert all(np.linalg.norm(part, axis=1) == pytest.approx(1, abs=1e-4) for part in tokens if len(part))
+    assert {part.shape[1] for part in tokens} == {32}
+
+
+def add_dense(folder, width):
+    """Put a layer behind the pooling of a bi-encoder."""
+    from sentence_transformers.models import Dense
+
+    modules = json.loads((folder / "modules.json").read_text())
+    modules.append({"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"})
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "2_Dense").mkdir()
+    Dense(32, width).save(str(folder / "2_Dense"))
+
+
 def test_torch_gives_the_same(tmp_path):
     folder = write_bi_encoder(tmp_path / "m")
     ours = LateInteraction(load_embedder(str(folder), precision="f32"))
@@ -186,6 +223,25 @@ def test_title_and_headings_tell_what_a_passage_is_about(where):
     assert told["gallery"] == ("museum", None)
     opens = hours.index("opens")
     assert told["opening"] == ("opens", (opens, opens + len("opens")))
+
+
+def test_what_an_index_keeps_of_tokens_ranks_as_reading_does(tmp_path):
+    """Scores differ by what two bits a component leave out, and by the title's being read alone."""
+    hours = "It opens at nine in the morning and closes at five, on Sundays at noon. Children pay half."
+    names = ["The swimming pool", "The museum", "The zoo", "The railway station", "The library"]
+    documents = [Document(name, f"{hours} {' '.join(name.split()[::-1])}.", title=name) for name in names]
+    documents += [Document("tea", "Boil the water and let the leaves stand in it for three minutes.", title="Tea")]
+    query, found = "when does the collection of paintings close", []
+    for name, keeps in (("kept", True), ("not", False)):
+        build_index(documents, index=tmp_path / name, token_vectors=keeps)
+        with Searcher.open(tmp_path / name) as searcher:
+            found.append({hit.document.id: hit for hit in searcher.search(query, fold=False, budget_ms=60_000)})
+    kept, read = found
+    assert next(iter(kept)) == next(iter(read)) == "The museum" and kept.keys() == read.keys()
+    for key, hit in kept.items():
+        assert hit.scores.rerank != read[key].scores.rerank
+        assert hit.scores.rerank == pytest.approx(read[key].scores.rerank, abs=0.04)
+        assert hit.probability == pytest.approx(read[key].probability, abs=0.12)
 
 
 @pytest.mark.parametrize("where", ["title", "heading"])
