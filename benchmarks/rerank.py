@@ -1,7 +1,8 @@
 """Reranking: pairs a second and the time for 30 passages, beside sentence-transformers' CrossEncoder.
 
 All are alternated in one run. The cross-encoder is MiniLM's with an untrained head, which takes as long as a trained
-one; late interaction uses the bi-encoder's own weights. Passages are those of `encode.py`.
+one; late interaction uses the bi-encoder's own weights, and is timed once more with what an index can keep of the
+passages' tokens. Passages are those of `encode.py`.
 """
 
 from __future__ import annotations

@@ -455,11 +455,9 @@ class Searcher:
         if own is None or not _is_read(self._model().unknown_share(text)):
             return [None] * len(passages)
         at = [i for i, passage in enumerate(passages) if passage in codes]
-        found: list[FloatArray | None] = [None] * len(passages)
         scores = own.score_sentences(text, [(passages[i], codes[passages[i]]) for i in at], [sentences[i] for i in at])
-        for i, of_passage in zip(at, scores, strict=True):
-            found[i] = of_passage
-        return found
+        by_place = dict(zip(at, scores, strict=True))
+        return [by_place.get(i) for i in range(len(passages))]
 
     def _read_sentences(self, texts: Sequence[str]) -> list[FloatArray]:
         """Vectors (dim,) of sentences."""
