@@ -230,6 +230,24 @@ class TestIndex:
             assert searcher.highlight("kettle boils", hits)[0].sentence[0] == len(sentences[0]) + 1
             assert embedder.n_encoded == before + 3
 
+    def test_each_hit_has_its_own_sentence_marked(self, tmp_path: Path) -> None:
+        index, embedder = tmp_path / "i", Tokens()
+        parts = [
+            ["The kettle boils!", "It rains."],
+            ["It snows.", "A kettle boils."],
+            ["So be it.", "Kettles boil, kettle."],
+        ]
+        documents = [Document(str(i), " ".join(sentences)) for i, sentences in enumerate(parts)]
+        build_index(documents, index=index, embedder=embedder, token_vectors=True)
+        expected = {"0": 0, "1": len("It snows. "), "2": len("So be it. ")}
+        for n_kept in (3, 2, 1):  # of the others the model reads the sentences
+            change(index, "DELETE FROM tokens WHERE rowid > ?", n_kept)
+            with Searcher.open(index, embedder=embedder) as searcher:
+                hits = searcher.search("kettle boils")
+                marked = searcher.highlight("kettle boils", hits)
+            found = {hit.document.id: at.sentence[0] for hit, at in zip(hits, marked, strict=True)}
+            assert found == expected
+
     def test_a_sentence_without_tokens_is_none(self) -> None:
         text, embedder = "Boats lie at anchor. — The kettle boils.", Tokens()
         codes = token_keeping.embed_with_codes(embedder, [text])[1][0]
