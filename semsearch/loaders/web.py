@@ -176,10 +176,11 @@ class _Writer:
             if is_done:
                 self._leave(node.tag)
                 continue
-            if node.tag == "-text":
+            tag = node.tag or "-instruction"  # <?php ... ?>
+            if tag == "-text":
                 self._inline.append(node.text(deep=False) or "")
-            elif not node.tag.startswith(("-", "_", "!")) and not self._take_whole(node):
-                self._enter(node.tag)
+            elif not tag.startswith(("-", "_", "!")) and not self._take_whole(node):
+                self._enter(tag)
                 stack.append((node, True))
                 stack.extend((child, False) for child in reversed(list(_children(node))))
         self._flush()

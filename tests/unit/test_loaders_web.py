@@ -59,6 +59,11 @@ def test_layout_tables_are_read_as_blocks(tmp_path):
     assert only(write(tmp_path / "a.html", page)).text == "Big\n\nOne\n\nTwo"
 
 
+def test_instructions_to_other_programs_are_left_out(tmp_path):
+    page = "<?xml version='1.0'?><body><?php echo 1 ?><p>Price: <?= $price ?> euros</p><h2>A<?x?></h2>"
+    assert only(write(tmp_path / "a.html", page)).text == "Price: euros\n\nA"
+
+
 def test_an_unclosed_heading_does_not_swallow_the_page(tmp_path):
     document = only(write(tmp_path / "a.html", "<html><body><h1>Unclosed<p>first <b>bold<table><tr><td>cell<p>last"))
     assert outline(document) == [(1, "Unclosed")]
