@@ -430,9 +430,10 @@ class Searcher:
         A cross-encoder chooses the sentence of hits that it read, the index's model that of others.
 
         Raises:
+            InvalidInput: the query has more than 100,000 characters.
             ModelError: the index's model cannot be found or run.
         """
-        reranker = self._reranker
+        text, reranker = _query_text(text), self._reranker
         with self._index.state() as state:
             analyzer = state.lexical.analyzer
         return highlights(
@@ -481,8 +482,10 @@ class Searcher:
         vectors of tokens, or cannot read the query.
 
         Raises:
+            InvalidInput: the query has more than 100,000 characters.
             ModelError: the index's model cannot be found or run.
         """
+        text = _query_text(text)
         own = self._reranker if isinstance(self._reranker, LateInteraction) else self._late_interaction()
         if own is None or (own is not self._reranker and not _is_read(self._model().unknown_share(text))):
             return []

@@ -168,6 +168,7 @@ def test_what_is_explained_is_the_passage_without_the_lines_around_it():
         with Searcher.open() as searcher:
             (hit,) = searcher.search("when is the port shut", k=1, context=context)
             matches = searcher.explain("when is the port shut", hit)
+            assert [m.text for m in searcher.explain("when is the port shut \udcff", hit)] == [m.text for m in matches]
             return hit.chunk.text, [(m.query_text, hit.chunk.text[slice(*m.passage)], m.cosine) for m in matches]
 
     (narrow, matches), (wide, same) = found(0), found(60)

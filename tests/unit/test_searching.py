@@ -299,9 +299,13 @@ def test_context_widens_the_passage_by_lines(toy: ToyEmbedder) -> None:
 def test_highlight_points_at_sentence_and_words(toy: ToyEmbedder) -> None:
     build_index([Document("d", "Boats lie at anchor. The kettle boils on the stove. Nothing else.")], embedder=toy)
     with Searcher.open(embedder=toy) as searcher:
-        for mode in ("hybrid", "lexical"):
-            hit = searcher.search("boiling kettles", mode=mode)[0]
-            mark = searcher.highlight("boiling kettles", [hit])[0]
+        for mode, query in (
+            ("hybrid", "boiling kettles"),
+            ("lexical", "boiling kettles"),
+            ("hybrid", "\udcff boil, kettle!"),
+        ):
+            hit = searcher.search(query, mode=mode)[0]
+            mark = searcher.highlight(query, [hit])[0]
             assert hit.chunk.text[slice(*mark.sentence)] == "The kettle boils on the stove."
             assert [hit.chunk.text[a:b] for a, b in mark.words] == ["kettle", "boils"]
 
@@ -702,6 +706,8 @@ def test_ids_are_numbers(searcher: Searcher) -> None:
 def test_a_query_that_is_a_book_is_refused(searcher: Searcher) -> None:
     with pytest.raises(InvalidInput, match="100,001 characters; give at most 100,000"):
         searcher.search("a" * 100_001)
+    with pytest.raises(InvalidInput, match="100,001 characters"):
+        searcher.highlight("a" * 100_001, searcher.search("river"))
 
 
 READER = """
