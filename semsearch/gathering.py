@@ -17,7 +17,7 @@ from semsearch.ranking.diversity import choose
 from semsearch.ranking.feedback import rank_hybrid
 from semsearch.search_options import PER_DOCUMENT
 from semsearch.store.selection import Selection
-from semsearch.types import FloatArray, IntArray
+from semsearch.types import FloatArray, IntArray, Neighbors
 
 __all__ = ["Query", "gather"]
 
@@ -41,7 +41,9 @@ FAR = 16
 # Weight of meaning from which half as many are taken by words. With 0.85 five of 1,200 hits are not the best there are,
 # three with as many; with 0.5 21 of 800, seven with as many.
 DENSE_LEADS = 0.8
-N_NEAR = 100  # vectors, of whose cosines the last says how much being near tells
+# Vectors, of whose cosines the last says how much being near tells. They are the nearest of all, with a selection too,
+# or the same hit would be more or less probable with each filter.
+N_NEAR = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +136,14 @@ def _legs(state: IndexState, query: Query, n: int, selection: Selection | None) 
     """What each leg finds first, n vectors or chunks, by chunk id; each with the scores of all legs that were asked."""
     places: set[tuple[int, int, int]] = set()
     bm25: dict[int, float] = {}
-    words = _words_beside(state, query, n, selection)
-    hundredth = 0.0
+    beside = _beside(state, query, n, selection)
+    of_all: Neighbors | None = None
     if query.vector is not None:
-        near, hundredth = _nearest(state, query.vector, n, selection)
+        if selection is None:
+            of_all = state.ann.search(query.vector[np.newaxis], max(n, N_NEAR))
+            near = of_all.ids[0, :n]
+        else:
+            near = _nearest(state, query.vector, n, selection.vectors)
         found = state.store.chunks_of_vectors(near[near >= 0].tolist())
         state.store.check_none_missing(near[near >= 0].tolist(), {vector_id for _, _, vector_id in found})
         if selection is not None and found:  # texts that are also elsewhere share their vectors
@@ -147,7 +153,9 @@ def _legs(state: IndexState, query: Query, n: int, selection: Selection | None) 
     if query.mode != "dense":
         near_chunks = {chunk_id for chunk_id, _, _ in places}
         bm25 = state.lexical.score(query.text, sorted(near_chunks))  # while the other thread still looks
-        bm25.update(words())
+    words, of_all_beside = beside()
+    if query.mode != "dense":
+        bm25.update(words)
         places.update(state.store.places_of_chunks(bm25.keys() - near_chunks))
         state.store.check_none_missing(bm25, {chunk_id for chunk_id, _, _ in places})
     ordered = sorted(places)
@@ -156,19 +164,28 @@ def _legs(state: IndexState, query: Query, n: int, selection: Selection | None) 
         np.full(len(ordered), np.nan) if query.vector is None else each_with(vectors, query.vector).astype(np.float64)
     )
     lexical = np.array([bm25.get(chunk_id, np.nan) for chunk_id, _, _ in ordered], dtype=np.float64)
+    hundredth = _hundredth(of_all or of_all_beside)
     return replace(Candidates.of(ordered, vectors, dense, lexical), hundredth=hundredth)
 
 
-def _words_beside(
+def _beside(
     state: IndexState, query: Query, n: int, selection: Selection | None
-) -> Callable[[], list[tuple[int, float]]]:
-    """What gives the best chunks by BM25; looked for in another thread meanwhile, where both legs take long."""
+) -> Callable[[], tuple[list[tuple[int, float]], Neighbors | None]]:
+    """What gives the best chunks by BM25 and, with a selection, the vectors that are nearest of all.
+
+    They are looked for in another thread meanwhile, where both legs take long.
+    """
     n = n // 2 if query.mode == "hybrid" and query.weight >= DENSE_LEADS else n
 
-    def find() -> list[tuple[int, float]]:
-        if selection is None:
-            return state.lexical.search(query.text, n)
-        return state.lexical.search_among(query.text, n, selection.chunks)
+    def find() -> tuple[list[tuple[int, float]], Neighbors | None]:
+        words, of_all = list[tuple[int, float]](), None
+        if query.mode != "dense" and selection is None:
+            words = state.lexical.search(query.text, n)
+        elif query.mode != "dense" and selection is not None:
+            words = state.lexical.search_among(query.text, n, selection.chunks)
+        if query.vector is not None and selection is not None:
+            of_all = state.ann.search(query.vector[np.newaxis], N_NEAR)
+        return words, of_all
 
     if query.mode != "hybrid" or state.n_chunks < MIN_BESIDE:
         return find
@@ -178,25 +195,24 @@ def _words_beside(
     return found.result
 
 
-def _nearest(state: IndexState, vector: FloatArray, n: int, selection: Selection | None) -> tuple[IntArray, float]:
-    """(ids of the n vectors nearest to one, among those selected; -1 stands for none), and `Candidates.hundredth`.
-
-    The second does not depend on the selection, or the same hit would be more or less probable with each filter.
-    """
-    of_all = state.ann.search(vector[np.newaxis], N_NEAR if selection is not None else max(n, N_NEAR))
-    n_near = np.count_nonzero(of_all.ids[0, :N_NEAR] >= 0)
-    hundredth = max(float(of_all.scores[0, n_near - 1]), 0.0) * n_near / N_NEAR if n_near else 0.0
-    if selection is None:
-        return of_all.ids[0, :n], hundredth
-    allowed = selection.vectors
+def _nearest(state: IndexState, vector: FloatArray, n: int, allowed: IntArray) -> IntArray:
+    """Ids of the n vectors nearest to one, among those allowed; -1 stands for none."""
     if len(allowed) > MAX_COMPARED:
-        return np.asarray(state.ann.search(vector[np.newaxis], n, allowed).ids[0]), hundredth
+        return np.asarray(state.ann.search(vector[np.newaxis], n, allowed).ids[0])
     scores = state.vectors.products(allowed, vector)
     if n < len(allowed):
         best = np.flatnonzero(scores >= np.partition(scores, -n)[-n])
         allowed, scores = allowed[best], scores[best]
     first: IntArray = allowed[np.lexsort((allowed, -scores))[:n]]
-    return first, hundredth
+    return first
+
+
+def _hundredth(of_all: Neighbors | None) -> float:
+    """`Candidates.hundredth`, by the vectors nearest of all; 0 where they were not looked for."""
+    if of_all is None:
+        return 0.0
+    n_near = np.count_nonzero(of_all.ids[0, :N_NEAR] >= 0)
+    return max(float(of_all.scores[0, n_near - 1]), 0.0) * n_near / N_NEAR if n_near else 0.0
 
 
 def _fused(candidates: Candidates, query: Query) -> Candidates:

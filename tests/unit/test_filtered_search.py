@@ -108,6 +108,8 @@ def test_filtered_top_k_is_that_of_what_matches(
             found, _ = gather(state, query, k, per_document=0, fold=False, selection=chosen)
             expected = by_brute_force(state, query, chosen, gathering.CANDIDATES)
             assert chosen.holds(found.documents).all()
+            of_all, _ = gather(state, query, k, per_document=0, fold=False)
+            assert found.hundredth == of_all.hundredth > 0  # or the same hit would be more probable with a filter
             words = state.lexical.search_among(text, k, chosen.chunks)
             best_words = ranked(state.lexical.score(text, chosen.chunks.tolist()))[:k]
             assert [score for _, score in words] == pytest.approx([score for _, score in best_words])
