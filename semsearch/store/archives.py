@@ -6,7 +6,6 @@ Uncompressed, because vectors hardly shrink and because then no archive unpacks 
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 import sqlite3
 import tarfile
@@ -16,23 +15,20 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from semsearch.errors import IndexCorrupt, IndexNotFound, InvalidInput
-from semsearch.store.derived import LEXICAL
-from semsearch.store.files import DATABASE, absolute_path, index_path, sync_folder, write_atomically
-from semsearch.store.metadata import DATABASE_DAMAGE, Store, connect
+from semsearch.store.derived import LEXICAL, first_damage
+from semsearch.store.files import DATABASE, PART, absolute_path, index_path, sync_folder, write_atomically
+from semsearch.store.metadata import DATABASE_DAMAGE, Store, connect, is_unwritable
 from semsearch.store.schema import check_format, migrate
-from semsearch.store.sealing import seal
+from semsearch.store.sealing import SEAL, broken_files, read_seal, seal
 from semsearch.store.tokens import TOKENS
 from semsearch.store.vectors import shard_files
-from semsearch.store.writing import StoreWriter, write_ignore
+from semsearch.store.writing import StoreWriter, unwritable, write_ignore
 
 __all__ = ["export_index", "import_index"]
 
-# What an index consists of; names of any other form are refused.
-MEMBER = re.compile(
-    r"(store|tokens)\.db|vectors/\d{6,}(\.ids|\.sums)?\.npy|ann-\d{6,}\.faiss|lexical(-\d{6,})?/[\w.-]*\w",
-    flags=re.ASCII,
-)
+BESIDE = {DATABASE, SEAL, TOKENS}  # what an index consists of but for its parts; other names are refused
 BLOCK_BYTES = 1 << 20
+MIN_END_BYTES = 2 * tarfile.BLOCKSIZE  # of zeros, by which a tar says that nothing is missing
 
 
 def export_index(index: str | Path, archive: str | Path, *, wait_s: float = 0.0) -> Path:
@@ -58,6 +54,7 @@ def export_index(index: str | Path, archive: str | Path, *, wait_s: float = 0.0)
         copy, tokens = Path(folder) / DATABASE, Path(folder) / TOKENS
         with contextlib.closing(sqlite3.connect(copy)) as connection:
             store.db.conn.backup(connection)
+        seal(Path(folder))
         try:
             with (
                 contextlib.closing(sqlite3.connect(tokens)) as connection,
@@ -71,6 +68,7 @@ def export_index(index: str | Path, archive: str | Path, *, wait_s: float = 0.0)
         def write(stream: BinaryIO) -> None:
             with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
                 tar.add(copy, DATABASE, filter=_plain)
+                tar.add(copy.with_name(SEAL), SEAL, filter=_plain)
                 if tokens.exists():
                     tar.add(tokens, TOKENS, filter=_plain)
                 for name in names:
@@ -91,31 +89,56 @@ def import_index(archive: str | Path, index: str | Path) -> Path:
         The folder of the index, which is there whole or not at all.
 
     Raises:
-        InvalidInput: there is an index already, or the file is no such archive.
-        IndexCorrupt, IndexIncompatible: what is in it cannot be opened.
+        InvalidInput: there is an index already, or the file is no such archive, or is damaged.
+        IndexIncompatible: a newer semsearch wrote it.
+        IndexUnwritable: there is no room for it.
     """
     path, source = index_path(index), Path(absolute_path(archive))
     if path.exists():
         raise InvalidInput(f"{path} exists already; name another index, or move that one away")
     if not source.is_file():
         raise InvalidInput(f"there is no file {source}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))  # which only its owner may enter
-    try:
-        _unpack(source, folder)
-        _bring_up_to_date(folder)
+    with unwritable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))  # which only its owner may enter
         try:
-            Store(folder).close()
-        except IndexNotFound as error:
-            raise InvalidInput(f"{source} holds no finished index; export it again") from error
-        write_ignore(folder)
-        seal(folder)
-        folder.rename(path)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    sync_folder(path.parent)
+            _unpack(source, folder)
+            try:
+                _check(folder)
+            except IndexNotFound as error:
+                raise InvalidInput(f"{source} holds no finished index; export it again") from error
+            except (IndexCorrupt, FileNotFoundError, *DATABASE_DAMAGE) as error:
+                if is_unwritable(error):
+                    raise
+                raise InvalidInput(f"{source} is damaged; copy it anew, or export it again") from error
+            write_ignore(folder)
+            seal(folder)
+            folder.rename(path)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        sync_folder(path.parent)
     return path
+
+
+def _check(folder: Path) -> None:
+    """Bring what was unpacked to the current format, and make sure that it is an index, whole and undamaged.
+
+    Raises:
+        IndexNotFound: it was never finished.
+        IndexCorrupt, FileNotFoundError, sqlite3.DatabaseError: it is damaged.
+    """
+    with contextlib.suppress(FileNotFoundError):  # there is none in archives of earlier versions
+        if broken_files(folder, read_seal(folder) or {}):
+            raise IndexCorrupt(f"{DATABASE} is not what was exported")
+    _bring_up_to_date(folder)
+    with contextlib.closing(Store(folder)) as store, store.snapshot() as meta:
+        known = {row[0]: (row[1], row[2]) for row in store.query("SELECT path, size, checksum FROM checksums")}
+        files = {f"vectors/{file}" for (name,) in store.query("SELECT name FROM shards") for file in shard_files(name)}
+        missing = files.union([meta["ann"]["file"], f"{meta['lexical']}/meta.json"]) - known.keys()
+        damaged = min(missing, default=None) or first_damage(folder, known)
+        if damaged is not None:
+            raise IndexCorrupt(f"{damaged} is not what was exported")
 
 
 def _bring_up_to_date(folder: Path) -> None:
@@ -134,7 +157,7 @@ def _named(store: StoreWriter) -> Iterator[str]:
     lexical = store.path / store.meta.get("lexical", LEXICAL)
     for file in sorted(lexical.iterdir()):
         name = f"{lexical.name}/{file.name}"
-        if MEMBER.fullmatch(name):
+        if PART.fullmatch(name):
             yield name
 
 
@@ -152,7 +175,10 @@ def _unpack(source: Path, folder: Path) -> None:
     try:
         with tarfile.open(source, mode="r:") as tar:
             for member in tar:
-                if not member.isreg() or not MEMBER.fullmatch(member.name) or member.name in seen:
+                # A sparse one would unpack to more than it takes.
+                is_plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
+                is_known = member.name in BESIDE or PART.fullmatch(member.name)
+                if not is_plain or not is_known or member.name in seen:
                     raise InvalidInput(
                         f"{source} holds {member.name!r}, which belongs to no index; it was not unpacked"
                     )
@@ -162,7 +188,15 @@ def _unpack(source: Path, folder: Path) -> None:
                 with cast("IO[bytes]", tar.extractfile(member)) as stream, target.open("xb") as written:
                     shutil.copyfileobj(stream, written, BLOCK_BYTES)
                 target.chmod(0o600)
-    except (tarfile.TarError, EOFError) as error:
+            end = tar.offset
+        with source.open("rb") as stream:
+            stream.seek(end)
+            left = source.stat().st_size - end
+            while (block := stream.read(BLOCK_BYTES)) and not any(block):
+                pass
+        if block or left < MIN_END_BYTES:  # tarfile takes a member that it cannot read, and a file cut off, for the end
+            raise InvalidInput(f"{source} is damaged, or was cut off; copy it anew, or export it again")
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:  # ValueError: of its headers' numbers
         raise InvalidInput(f"{source} is not an archive that semsearch export wrote ({error})") from error
     if DATABASE not in seen:
         raise InvalidInput(f"{source} is not an archive that semsearch export wrote: it has no {DATABASE}")

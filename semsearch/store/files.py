@@ -16,6 +16,7 @@ from semsearch.errors import IndexLocked, InvalidInput
 __all__ = [
     "DATABASE",
     "LOCK",
+    "PART",
     "absolute_path",
     "command",
     "find_indexes",
@@ -27,6 +28,9 @@ __all__ = [
 
 DATABASE = "store.db"
 LOCK = "writer.lock"
+# A file beside the database, by its path in the index. A database that names any other is not one of ours: who may have
+# sent it to us must not have us read, write or delete elsewhere.
+PART = re.compile(r"vectors/\d{6,}(\.ids|\.sums)?\.npy|ann-\d{6,}\.faiss|lexical(-\d{6,})?/[\w.-]*\w", flags=re.ASCII)
 LOCK_POLL_S = 0.2
 
 

@@ -16,12 +16,22 @@ from typing import Any
 
 from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexNotFound, InvalidInput
 from semsearch.store.checksums import checksum_record
-from semsearch.store.files import DATABASE, command, open_private
+from semsearch.store.files import DATABASE, PART, command, open_private
 from semsearch.store.recent import RecentDocuments
 from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, FORMAT_VERSION, check_format
 from semsearch.types import Chunk, Document, Duplicate, Heading
 
-__all__ = ["COUNT", "DATABASE_DAMAGE", "FileState", "Store", "connect", "is_unwritable", "read_meta", "unpack_document"]
+__all__ = [
+    "COUNT",
+    "DATABASE_DAMAGE",
+    "FileState",
+    "Store",
+    "check_names",
+    "connect",
+    "is_unwritable",
+    "read_meta",
+    "unpack_document",
+]
 
 # What reading a damaged database raises; the second where SQLite's own message holds its bytes.
 DATABASE_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
@@ -123,6 +133,23 @@ def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
     return parse_meta(connection.execute("SELECT key, value, checksum FROM meta").fetchall())
 
 
+def check_names(connection: sqlite3.Connection) -> None:
+    """Make sure that a database of the current format names no file but those of an index; `parse_meta` does the rest.
+
+    Raises:
+        sqlite3.DatabaseError: it names another.
+    """
+    names = [name for (name,) in connection.execute("SELECT path FROM checksums")]
+    names += [f"vectors/{name}.npy" for (name,) in connection.execute("SELECT name FROM shards")]
+    _check_names(names)
+
+
+def _check_names(names: Iterable[Any]) -> None:
+    wrong = next((name for name in names if not isinstance(name, str) or not PART.fullmatch(name)), None)
+    if wrong is not None:
+        raise sqlite3.DatabaseError(f"it names {wrong!r}, which is no file of an index")
+
+
 def parse_meta(rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
     """Values by key of rows of the `meta` table; errors as for `read_meta`."""
     meta = {}
@@ -130,6 +157,9 @@ def parse_meta(rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
         if checksum_record((key, value)) != checksum:
             raise sqlite3.DatabaseError(f"{key!r} is not what was written")
         meta[key] = json.loads(value)
+    ann = meta.get("ann")
+    _check_names([f"{meta['lexical']}/meta.json"] if "lexical" in meta else [])
+    _check_names([ann.get("file") if isinstance(ann, dict) else ann] if ann else [])
     return meta
 
 
@@ -184,6 +214,8 @@ class Store:
             version = check_format(self._connection)
             is_current = version in (0, FORMAT_VERSION)
             complete = version == FORMAT_VERSION and read_meta(self._connection).keys() >= NEEDED_META
+            if complete:
+                check_names(self._connection)
         except DATABASE_DAMAGE as error:
             raise IndexCorrupt(
                 f"{path / DATABASE} is not a readable database ({error}). What can be done tells: "

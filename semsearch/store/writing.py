@@ -24,6 +24,7 @@ from semsearch.store.metadata import (
     DATABASE_DAMAGE,
     MAX_VARIABLES,
     FileState,
+    check_names,
     connect,
     is_unwritable,
     read_meta,
@@ -63,6 +64,7 @@ class StoreWriter:
             before = check_format(connection)
             migrate(connection)
             self.meta = read_meta(connection)
+            check_names(connection)
         except DATABASE_DAMAGE as error:
             connection.close()
             if is_unwritable(error):  # the file may be sound: see `unwritable`
