@@ -15,6 +15,8 @@ __all__ = ["first_title", "load_markdown", "markdown_outline", "markdown_words"]
 
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)??(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _MAX_FRONT_MATTER_CHARS = 65_536
+_KEY = re.compile(r"([^\W\d][\w.-]*):(?:[ \t]|$)")
+_BELOW_A_KEY = re.compile(r"[ \t]+\S|[-#\])}]|[ \t]*$")
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
 _SETEXT = re.compile(r" {0,3}(=+|-{2,})[ \t]*$")
 _FENCE = re.compile(r"[ \t>]*(`{3,}|~{3,})([^`]*)$")
@@ -48,7 +50,9 @@ def first_title(outline: list[Heading]) -> str:
 
 
 def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
-    """Part YAML front matter from the body; what is no mapping, or no valid YAML, stays in the body.
+    """Part YAML front matter from the body; what is no mapping stays in the body.
+
+    Values that are not valid YAML, such as a title with a colon, are taken as they are written.
 
     Returns:
         The values, and the body after as many empty lines as the front matter had, so that lines keep their numbers.
@@ -58,12 +62,35 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
         return {}, text
     yaml = import_extra("yaml", "PyYAML")
     try:
-        values = yaml.safe_load(match.group(1))
+        try:
+            values = yaml.safe_load(match.group(1))
+        except (yaml.YAMLError, ValueError):
+            values = _values_one_by_one(match.group(1), yaml)
         if not isinstance(values, dict):
             return {}, text
         return clean_metadata(values), "\n" * match.group().count("\n") + text[match.end() :]
-    except (yaml.YAMLError, LoadError, ValueError, RecursionError):
+    except (LoadError, ValueError, RecursionError):
         return {}, text
+
+
+def _values_one_by_one(front_matter: str, yaml: Any) -> dict[str, Any] | None:
+    """Values of a mapping of which not all can be read, those as text; None where a line belongs to no key."""
+    entries: list[list[str]] = []
+    for line in front_matter.splitlines():
+        if _KEY.match(line):
+            entries.append([line])
+        elif entries and _BELOW_A_KEY.match(line):
+            entries[-1].append(line)
+        elif line.strip() and not line.startswith("#"):
+            return None
+    values: dict[str, Any] = {}
+    for lines in entries:
+        name, _, written = "\n".join(lines).partition(":")
+        try:
+            values.update(yaml.safe_load("\n".join(lines)))
+        except (yaml.YAMLError, ValueError):
+            values[name] = written.strip()
+    return values
 
 
 def markdown_outline(text: str) -> Iterator[Heading]:

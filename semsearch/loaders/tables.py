@@ -33,6 +33,7 @@ _SAMPLE_ROWS = 100
 _SAMPLE_CHARS = 256 * 1024
 _BLOCK_BYTES = 1 << 18
 _MAX_HEADER_CHARS = 64
+_NUMBERED = re.compile(r"column \d+")
 _QUOTED_FIELD = re.compile(r'(?:^|\t)"[^\t"]*"(?:\t|\r?\n|\Z)', re.MULTILINE)
 
 
@@ -73,15 +74,15 @@ def _load_delimited(path: Path, text_column: str | None, delimiter: str) -> Iter
                 raise LoadError("no text in it", skipped=True)
             columns = _header(head, text_column)
             body = chain(head[1:], rows) if columns else chain(head, rows)
-            names = columns or [f"column {k}" for k in range(1, len(head[0]) + 1)]
+            names = columns or _unique([""] * len(head[0]))
             yield from _documents(path, (_named(names, row) for row in body), text_column)
         except csv.Error as error:
             raise LoadError(f"line {reader.line_num}: not valid CSV ({error})") from error
 
 
 def _named(names: Sequence[str], row: Sequence[str]) -> Row:
-    """Cells by column name; cells beyond the last column are kept under a name of their own."""
-    named = dict(zip(names, row, strict=False))
+    """Cells by column name, but for empty ones without any; those beyond the last column have a name of their own."""
+    named = {name: cell for name, cell in zip(names, row, strict=False) if cell or not _NUMBERED.fullmatch(name)}
     if len(row) > len(names):
         named["further cells"] = " | ".join(row[len(names) :])
     return named
@@ -110,7 +111,7 @@ def _header(head: Sequence[Sequence[str]], text_column: str | None) -> list[str]
     lowered = [name.lower() for name in names]
     if text_column is not None and text_column.lower() in lowered:
         return _unique(names)
-    if any(len(name) > _MAX_HEADER_CHARS or _is_number(name) for name in names) or len(set(lowered)) != len(names):
+    if any(len(name) > _MAX_HEADER_CHARS or _is_number(name) for name in names):
         return []
     if set(lowered) & {*_TEXT_COLUMNS, *_TITLE_COLUMNS, "id"}:
         return _unique(names)
@@ -119,11 +120,17 @@ def _header(head: Sequence[Sequence[str]], text_column: str | None) -> list[str]
     is_shorter = below and max(map(len, names)) * 2 < max(
         sum(len(row[k]) for row in below) / len(below) for k in range(len(names))
     )
-    return _unique(names) if all(names) and (has_numbers or is_shorter) else []
+    is_distinct = all(names) and len(set(lowered)) == len(names)
+    return _unique(names) if is_distinct and (has_numbers or is_shorter) else []
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    return [name or f"column {k}" for k, name in enumerate(names, start=1)]
+    """The names, a number in place of one that is empty and behind one that was there before."""
+    found: list[str] = []
+    for k, name in enumerate(names, start=1):
+        candidates = (name, *(f"{name}_{n}" for n in range(2, len(names) + 2)))
+        found.append(next(each for each in candidates if each not in found) if name else f"column {k}")
+    return found
 
 
 def _is_number(cell: str) -> bool:

@@ -48,6 +48,7 @@ _MAIN_SHARE = 0.5
 _MAX_DROPPED_SHARE = 0.5
 
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([a-zA-Z0-9_:.-]+)", re.IGNORECASE)
+_PROGRAM = re.compile(r"<\?(?:php\b|=).*?\?>", re.IGNORECASE | re.DOTALL)
 _XML_ENCODING = re.compile(rb"^\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([a-zA-Z0-9_:.-]+)", re.IGNORECASE)
 # Browsers read these labels as the larger set; pages that declare them use its extra characters.
 _LARGER_SETS = {
@@ -80,6 +81,12 @@ def decode_html(data: bytes) -> str:
     return decode(data)
 
 
+def _without_programs(markup: str) -> str:
+    """A page without the PHP in it, of which a parser would take what follows the first > for text."""
+    end = markup.rfind("?>") + 2  # what is never closed is left to the parser
+    return _PROGRAM.sub("", markup[:end]) + markup[end:] if end > 1 else markup
+
+
 def append_html(builder: TextBuilder, markup: str) -> str:
     """Add a page's main text to `builder`.
 
@@ -91,7 +98,8 @@ def append_html(builder: TextBuilder, markup: str) -> str:
         The page's own title, or "".
     """
     lexbor = import_extra("selectolax.lexbor", "selectolax")
-    tree = lexbor.LexborHTMLParser(clean_text(markup))
+    markup = clean_text(_without_programs(markup))
+    tree = lexbor.LexborHTMLParser(markup)
     title_node = tree.css_first("head > title") or tree.css_first("title")
     title = one_line(title_node.text()) if title_node else ""
     body = tree.body or tree.root
@@ -102,7 +110,7 @@ def append_html(builder: TextBuilder, markup: str) -> str:
     _drop_boilerplate(body)
     _Writer(builder).write(_main_node(body))
     if builder.length == length_before:  # nothing but navigation: a page of links is all it is
-        fresh = lexbor.LexborHTMLParser(clean_text(markup))
+        fresh = lexbor.LexborHTMLParser(markup)
         for node in fresh.css("script, style, noscript, template, svg"):
             node.decompose()
         if fresh.body is not None:

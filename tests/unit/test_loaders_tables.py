@@ -42,6 +42,11 @@ def test_headers_are_told_from_data(tmp_path):
     with_header = rows(write(tmp_path / "b.csv", "when,entry\n2001,a long entry about things\n2002,and another one\n"))
     assert [d.text for d in with_header] == ["a long entry about things", "and another one"]
     assert with_header[0].metadata == {"when": "2001"}
+    with_gaps = rows(write(tmp_path / "c.csv", "text,lang,,,Lang\nfirst animal,en,,x,de\n"))
+    assert [d.text for d in with_gaps] == ["first animal"]
+    assert with_gaps[0].metadata == {"lang": "en", "column 4": "x", "Lang": "de"}
+    repeated = rows(write(tmp_path / "d.csv", "text,lang,lang\nfirst animal,en,de\n"))
+    assert [d.metadata for d in repeated] == [{"lang": "en", "lang_2": "de"}]
     uneven = rows(write(tmp_path / "c.csv", "text,year\nwords,1999,extra,more\nfewer\n"))
     assert uneven[0].metadata == {"year": "1999", "further cells": "extra | more"} and uneven[1].text == "fewer"
 

@@ -81,13 +81,27 @@ def test_markdown_title_falls_back_to_the_first_heading_of_level_1(tmp_path):
     ("front", "kept"),
     [
         ("---\n- a list\n---\nbody\n", "- a list"),
-        ("---\nkey: [unclosed\n---\nbody\n", "unclosed"),
+        ("---\nNote: this: is prose\nof several lines.\n---\nbody\n", "of several lines"),
         ("---\n\nbody\n", "---"),
     ],
 )
 def test_what_is_no_front_matter_stays_in_the_text(tmp_path, front, kept):
     document = only(write(tmp_path / "a.md", front))
     assert kept in document.text and document.metadata == {}
+
+
+def test_front_matter_that_is_no_valid_yaml_is_read_value_by_value(tmp_path):
+    front = (
+        "title: Guide: part two\nyear: 2024\n# a remark\ndate: 2024-13-45\nauthor: @me\nlink: {{ page.title }}\n"
+        "kind: !odd x\ntags:\n- a\n- b\nopen: [c,\n  d\n"
+    )
+    document = only(write(tmp_path / "a.md", f"---\n{front}---\nbody\n"))
+    assert document.title == "Guide: part two"
+    assert document.metadata == {
+        "title": "Guide: part two", "year": 2024, "date": "2024-13-45", "author": "@me", "link": "{{ page.title }}",
+        "kind": "!odd x", "tags": ["a", "b"], "open": "[c,\n  d",
+    }  # fmt: skip
+    assert document.text.strip() == "body" and document.text.count("\n") == front.count("\n") + 3
 
 
 def test_exponential_yaml_is_not_expanded(tmp_path):

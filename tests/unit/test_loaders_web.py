@@ -60,8 +60,16 @@ def test_layout_tables_are_read_as_blocks(tmp_path):
 
 
 def test_instructions_to_other_programs_are_left_out(tmp_path):
-    page = "<?xml version='1.0'?><body><?php echo 1 ?><p>Price: <?= $price ?> euros</p><h2>A<?x?></h2>"
-    assert only(write(tmp_path / "a.html", page)).text == "Price: euros\n\nA"
+    page = (
+        "<?xml version='1.0'?><body><?php if ($a->n > 3) { echo '<b>secret</b>'; } ?><p>Price: <?= $x > 3 ? 1 : 2 ?>"
+        " euros</p><h2>A<?x?></h2><p>B <?PHP never closed</p>"
+    )
+    assert only(write(tmp_path / "a.html", page)).text == "Price: euros\n\nA\n\nB"
+
+
+def test_unclosed_instructions_take_no_time(tmp_path):
+    page = "<p>a</p>" + "<?php " * 300_000 + "?><p>b</p>" + "<?= " * 300_000
+    assert only(write(tmp_path / "a.html", page)).text == "a\n\nb"
 
 
 def test_an_unclosed_heading_does_not_swallow_the_page(tmp_path):
