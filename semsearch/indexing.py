@@ -204,8 +204,8 @@ class _Run:
         self._search_kind = {**(store.meta.get("search_kind") or {}), **search_kind}
         is_as_wanted = self._search_kind == (store.meta.get("search_kind") or {})
         self._keeps_tokens = keeps_tokens
-        if keeps_tokens:  # also if this run is cut off
-            store.set_meta(token_vectors=True)
+        if keeps_tokens and not store.meta.get("token_vectors"):  # also if this run is cut off
+            store.set_meta(token_vectors=True, tokens_whole=False)
         is_as_wanted &= keeps_tokens == bool(store.meta.get("token_vectors"))
         self._has_changes = not self._is_current or not store.has_sound_derived_files() or not is_as_wanted
 
@@ -371,6 +371,7 @@ class _Run:
                     "plan": plan,
                     "search_kind": self._search_kind,
                     "token_vectors": self._keeps_tokens,
+                    "tokens_whole": not self._keeps_tokens,
                     "created": store.meta.get("created", now),
                     "updated": now,
                 },
@@ -378,6 +379,7 @@ class _Run:
             )
         if self._keeps_tokens:
             self._stager.n_encoded += mend_codes(Repairs(store), lambda: self._embedder, lambda *_: self._tell(""))
+            store.set_meta(tokens_whole=True)
         else:
             store.tokens.remove()
         files = FileCounts(seen=sum(self._counts.values()), removed=len(self._vanished), **self._counts)

@@ -43,8 +43,17 @@ class TokenReader:
         with self._lock, contextlib.suppress(*UNREADABLE):
             self._follow()
             if self._connection is not None:
-                return dict(_sound_rows(self._connection, list(hashes)))
+                rows = _rows(self._connection, list(hashes))
+                return {key: codes for key, codes, checksum in rows if _checksum(key, codes) == checksum}
         return {}
+
+    def count(self, hashes: Iterable[bytes]) -> int:
+        """Of how many of some passages there is anything, be it what was written or not."""
+        with self._lock, contextlib.suppress(*UNREADABLE):
+            self._follow()
+            if self._connection is not None:
+                return sum(1 for _ in _rows(self._connection, list(hashes)))
+        return 0
 
     def close(self) -> None:
         """Let go of the database."""
@@ -169,14 +178,12 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _sound_rows(connection: sqlite3.Connection, hashes: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """(hash, codes) of those rows that are what was written."""
+def _rows(connection: sqlite3.Connection, hashes: Sequence[bytes]) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """(hash, codes, checksum) of the rows with these hashes."""
     for first in range(0, len(hashes), MAX_VARIABLES):
         part = hashes[first : first + MAX_VARIABLES]
         sql = f"SELECT hash, codes, checksum FROM tokens WHERE hash IN ({','.join('?' * len(part))})"
-        for key, codes, checksum in connection.execute(sql, part):
-            if _checksum(key, codes) == checksum:
-                yield key, codes
+        yield from connection.execute(sql, part)
 
 
 def _checksum(key: bytes, codes: bytes) -> bytes:

@@ -305,9 +305,21 @@ class TestIndex:
         with pytest.raises(KeyboardInterrupt):
             build_index([], index=index, embedder=embedder, token_vectors=True)
         embedder.fail_after = None
+        for n_left in (2, 1):  # nothing is damaged: it is only not done yet
+            report = verify(index, embedder=embedder)
+            (notes,) = [check.notes for check in report.checks if check.part == "tokens"]
+            assert report.is_sound
+            assert notes == (f"{n_left} passages have no vectors of their tokens yet; the next run makes them",)
+            with closing(Store(index)) as store:
+                write(index, {store.query("SELECT text_hash FROM vectors")[0][0]: b"what a run had made"})
+        change(index, "UPDATE tokens SET codes = x'00'")
         assert not verify(index, embedder=embedder).is_sound
+        assert verify(index, embedder=embedder, repair=True).is_sound and n_kept(index) == 2
         build_index(DOCUMENTS, index=index, embedder=embedder)
         assert n_kept(index) == 3 and verify(index, embedder=embedder).is_sound
+        remove(["c"], index=index)
+        (index / TOKENS).unlink()
+        assert not verify(index, embedder=embedder).is_sound
 
     def test_a_first_run_that_was_cut_off_goes_on_as_it_began(self, tmp_path: Path) -> None:
         index, embedder = tmp_path / "i", Tokens()
