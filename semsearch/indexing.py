@@ -377,6 +377,8 @@ class _Run:
                 },
                 encode_sample=partial(encode_stretches, self._embedder),
             )
+        else:
+            store.remove_leftover_files()
         if self._keeps_tokens:
             self._stager.n_encoded += mend_codes(Repairs(store), lambda: self._embedder, lambda *_: self._tell(""))
             store.set_meta(tokens_whole=True)

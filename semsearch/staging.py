@@ -224,7 +224,7 @@ def clean(document: Document) -> Document:
             raise InvalidInput(f"the document {document.id!r} has {name} = {value!r}; give a string")
     try:
         metadata = json.dumps(dict(document.metadata), allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"the metadata of document {document.id!r} cannot be stored as JSON: {error}") from error
     return replace(
         document,

@@ -166,9 +166,12 @@ class Selector:
             return found[0]
         if isinstance(where, Not):
             return np.setdiff1d(self._all_places().documents, self._documents(where.part), assume_unique=True)
-        self._check_field(where.field, where.at)
         if isinstance(where, Exists):
-            return self._with_field(where.field)
+            having = self._with_field_below(where.field)
+            if not len(having):
+                self._check_field(where.field, where.at)
+            return having
+        self._check_field(where.field, where.at)
         operator = NEGATED.get(where.operator, where.operator)
         found = [self._comparing(where.field, operator, value, where.at) for value in where.values]
         matching = found[0] if len(found) == 1 else _distinct(np.concatenate(found))
@@ -180,6 +183,13 @@ class Selector:
         if field == "modified":
             return self._modified("f.mtime_ns NOT NULL", [])
         return self._rows("field = ?", [stored_name(field)])
+
+    def _with_field_below(self, field: str) -> IntArray:
+        """Documents that have a field, or one below it, as `author.name` is below `author`."""
+        if field in BUILT_IN:
+            return self._with_field(field)
+        name = stored_name(field)
+        return self._rows("field = ? OR field > ? AND field < ?", [name, f"{name}.", f"{name}/"])  # / follows on .
 
     def _comparing(self, field: str, operator: str, value: Value, at: str) -> IntArray:
         """Documents of which a value compares so with this one; `operator` is no negation."""

@@ -362,7 +362,12 @@ class StoreWriter:
         derived, model = Derived(self.path, self.db), self.meta.get("model")
         if model and derived.compact_shards(model["fingerprint"], keep_dead=bool(self.meta.get("unfinished"))):
             self.tokens.keep_only({row[0] for row in self.rows("SELECT text_hash FROM vectors")})
-        derived.remove_leftover_files(self.meta["ann"], self.meta["lexical"])
+        self.remove_leftover_files()
+
+    def remove_leftover_files(self) -> None:
+        """Delete files that nothing names, as a run that was cut off leaves them."""
+        if "ann" in self.meta:
+            Derived(self.path, self.db).remove_leftover_files(self.meta["ann"], self.meta["lexical"])
 
     def _swap(self, drop_paths: Iterable[str], drop_keys: Iterable[str]) -> tuple[int, list[int]]:
         """Replace visible documents by staged ones; gives how many disappeared, and their chunks."""

@@ -802,3 +802,22 @@ def test_counts_are_those_of_the_state_whoever_wrote_it(docs: Path, toy: ToyEmbe
     assert (again.chunks, again.vectors) == (kept.chunks, kept.vectors) and kept.chunks > 20
     remove(["docs/guides/wheel.md"])
     assert inspect_index().chunks == len(state(toy)) < kept.chunks
+
+
+def test_a_run_without_changes_removes_what_one_that_was_cut_off_left(toy: ToyEmbedder) -> None:
+    index = build_index([Document("a", "A river and a stone.")], embedder=toy).index
+    left = [index / "lexical-000009" / "meta.json", index / "vectors" / "000009.npy", index / "ann-000009.faiss"]
+    left[0].parent.mkdir()
+    for file in left:
+        file.write_bytes(b"half")
+    assert any("nothing names" in note for check in verify(index, embedder=toy).checks for note in check.notes)
+    build_index([Document("a", "A river and a stone.")], embedder=toy)
+    assert not any(file.exists() for file in left)
+
+
+def test_metadata_that_nests_without_end_is_refused(toy: ToyEmbedder) -> None:
+    nested: dict[str, object] = {}
+    for _ in range(100_000):
+        nested = {"a": nested}
+    with pytest.raises(InvalidInput, match="the metadata of document 'a' cannot be stored"):
+        build_index([Document("a", "text", metadata=nested)], embedder=toy)

@@ -226,6 +226,8 @@ def found_by(searcher: Searcher, where: str | Mapping[str, Any]) -> str:
         ('lang not in ("de", "fr")', "ab"),
         ("exists(lang)", "abc"),
         ("not exists(lang)", "defgh"),
+        ("exists(author)", "df"),
+        ("exists(author.name) and not exists(author.born)", "f"),
         ("year >= 2020", "bcd"),
         ("year = 2021", "bc"),
         ("year = 2021.0", "bc"),
