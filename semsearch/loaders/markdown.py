@@ -15,7 +15,7 @@ __all__ = ["first_title", "load_markdown", "markdown_outline", "markdown_words"]
 
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)??(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _MAX_FRONT_MATTER_CHARS = 65_536
-_KEY = re.compile(r"([^\W\d][\w.-]*):(?:[ \t]|$)")
+_KEY = re.compile(r"[^\W\d][\w.-]*:(?:[ \t]|$)")
 _BELOW_A_KEY = re.compile(r"[ \t]+\S|[-#\])}]|[ \t]*$")
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
 _SETEXT = re.compile(r" {0,3}(=+|-{2,})[ \t]*$")

@@ -126,11 +126,15 @@ def _header(head: Sequence[Sequence[str]], text_column: str | None) -> list[str]
 
 def _unique(names: Sequence[str]) -> list[str]:
     """The names, a number in place of one that is empty and behind one that was there before."""
-    found: list[str] = []
+    n_times = Counter[str]()
+    found: dict[str, None] = {}
     for k, name in enumerate(names, start=1):
-        candidates = (name, *(f"{name}_{n}" for n in range(2, len(names) + 2)))
-        found.append(next(each for each in candidates if each not in found) if name else f"column {k}")
-    return found
+        given = unique = name or f"column {k}"
+        while unique in found:
+            n_times[given] += 1
+            unique = f"{given}_{n_times[given] + 1}"
+        found[unique] = None
+    return list(found)
 
 
 def _is_number(cell: str) -> bool:

@@ -47,6 +47,8 @@ def test_headers_are_told_from_data(tmp_path):
     assert with_gaps[0].metadata == {"lang": "en", "column 4": "x", "Lang": "de"}
     repeated = rows(write(tmp_path / "d.csv", "text,lang,lang\nfirst animal,en,de\n"))
     assert [d.metadata for d in repeated] == [{"lang": "en", "lang_2": "de"}]
+    widest = rows(write(tmp_path / "e.csv", "text" + ",a,a,a_2" * 300 + "\nfirst animal" + ",1,2,3" * 300 + "\n"))
+    assert list(widest[0].metadata)[:6] == ["a", "a_2", "a_2_2", "a_3", "a_4", "a_2_3"]
     uneven = rows(write(tmp_path / "c.csv", "text,year\nwords,1999,extra,more\nfewer\n"))
     assert uneven[0].metadata == {"year": "1999", "further cells": "extra | more"} and uneven[1].text == "fewer"
 
