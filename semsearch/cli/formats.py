@@ -54,12 +54,12 @@ def _plain(hit: Hit) -> str:
 
 
 def _csv(hits: Sequence[dict[str, Any]]) -> str:
-    stream = io.StringIO()
+    stream, is_shown = io.StringIO(), sys.stdout.isatty()  # what another program reads is left as it is
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_FIELDS)
     for hit in hits:
         values = (hit[name] for name in CSV_FIELDS)
-        writer.writerow([clean(value) if isinstance(value, str) else value for value in values])
+        writer.writerow([clean(value) if is_shown and isinstance(value, str) else value for value in values])
     return stream.getvalue()
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
+from itertools import takewhile
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Path, Query
+from fastapi import FastAPI, HTTPException, Path, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from semsearch import __version__
@@ -35,6 +38,7 @@ __all__ = ["create_app"]
 MIN_THREADS = 2  # so that no search waits for a long one on a single core
 MAX_WRITES_WAITING = 8
 MAX_CHUNK_ID = 2**63 - 1
+HUNG_UP = 499  # status of what nobody waits for any more, for the counts alone
 SAME = ("k", "mode", "rerank", "rerank_depth", "budget_ms", "per_document", "context", "fold", "mmr", "where")
 
 # Newer versions of FastAPI tell OpenTelemetry of each request with its query, where the environment has it collect.
@@ -94,6 +98,22 @@ async def _answered(gate: Gate, work: Callable[[], Any], *, keep: bool = False) 
     return Response(await gate.run(lambda: json_bytes(work()), keep=keep), media_type="application/json")
 
 
+async def _while_asked(request: Request, answering: Awaitable[Response]) -> Response:
+    """An answer, unless whoever asked for it hangs up: it is dropped then where it has not begun."""
+
+    async def hang_up() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answer, gone = asyncio.ensure_future(answering), asyncio.ensure_future(hang_up())
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        return answer.result() if answer.done() else Response(status_code=HUNG_UP)
+    finally:
+        answer.cancel()
+        gone.cancel()
+
+
 def _add_search(app: FastAPI, service: Service, gate: Gate) -> None:
     """What is asked of passages."""
 
@@ -109,17 +129,20 @@ def _add_search(app: FastAPI, service: Service, gate: Gate) -> None:
         )
 
     async def answer(
-        texts: Sequence[str], asked: questions.SearchQuery | questions.SearchBody, work: Callable[[], Any]
+        request: Request,
+        texts: Sequence[str],
+        asked: questions.SearchQuery | questions.SearchBody,
+        work: Callable[[], Any],
     ) -> Response:
         """The answer of some work, with its queries encoded while it waits for a thread."""
         gate.check()
         with service.expecting(texts) if asked.mode != "lexical" else nullcontext():
-            return await _answered(gate, work)
+            return await _while_asked(request, _answered(gate, work))
 
     @app.get("/search", response_model=schemas.Answer, responses=responses(400, 503, 504), tags=["search"])
-    async def search(asked: Annotated[questions.SearchQuery, Query()]) -> Response:
+    async def search(request: Request, asked: Annotated[questions.SearchQuery, Query()]) -> Response:
         """Find the passages that answer a query best."""
-        return await answer([asked.q], asked, lambda: ask(asked.q, asked))
+        return await answer(request, [asked.q], asked, lambda: ask(asked.q, asked))
 
     @app.post(
         "/search",
@@ -127,16 +150,24 @@ def _add_search(app: FastAPI, service: Service, gate: Gate) -> None:
         responses=responses(400, 503, 504),
         tags=["search"],
     )
-    async def search_by_body(asked: questions.SearchBody) -> Response:
+    async def search_by_body(request: Request, asked: questions.SearchBody) -> Response:
         """The same with its parameters in a JSON body; with `queries`, one answer for each."""
         if (asked.q is None) == (asked.queries is None):
             raise InvalidInput("give either q, a query, or queries, a list of them")
         if asked.queries is None:
-            return await answer([asked.q], asked, lambda: ask(asked.q, asked))
-        texts = asked.queries
+            return await answer(request, [asked.q], asked, lambda: ask(asked.q, asked))
+        texts, is_over = asked.queries, threading.Event()
         if len(texts) * asked.k > MAX_HITS_OF_BATCH:
             raise InvalidInput(f"{len(texts)} queries of k = {asked.k}: ask for {MAX_HITS_OF_BATCH} hits at most")
-        return await answer(texts, asked, lambda: {"answers": [ask(text, asked) for text in texts]})
+
+        def ask_each() -> dict[str, Any]:
+            """Until its time is over or nobody waits any more, so that others need not wait for the rest."""
+            return {"answers": [ask(text, asked) for text in takewhile(lambda _: not is_over.is_set(), texts)]}
+
+        try:
+            return await answer(request, texts, asked, ask_each)
+        finally:
+            is_over.set()
 
     @app.get(
         "/documents/{chunk_id}",
@@ -202,8 +233,10 @@ def _add_writes(app: FastAPI, service: Service, gate: Gate) -> None:
         return await write(lambda writer: writer.remove(body.ids, body.paths))
 
     @app.post("/index/sync", response_model=schemas.WriteAnswer, responses=described, tags=["index"])
-    async def sync() -> Response:
+    async def sync(request: Request) -> Response:
         """Bring the index up to date with the folders it remembers."""
+        if (await request.body()).strip() not in (b"", b"{}"):
+            raise InvalidInput("a sync takes no parameters: it looks at all folders that the index remembers")
         return await write(lambda writer: writer.sync())
 
 

@@ -83,7 +83,10 @@ class BatchingEmbedder:
 
     @contextmanager
     def expecting(self, texts: Sequence[str]) -> Iterator[None]:
-        """Encode queries that will be asked for within the context, as by requests that wait for a thread."""
+        """Encode queries that will be asked for within the context, as by requests that wait for a thread.
+
+        Those that are not encoded at its end never will be: whoever still waits for one gets `CancelledError`.
+        """
         texts = [text for text in texts if len(text) <= MAX_EXPECTED_CHARS]
         with self._lock:
             for text in texts:
@@ -103,7 +106,7 @@ class BatchingEmbedder:
                 for text in texts:
                     self._expected[text].n_wanted -= 1
                     if not self._expected[text].n_wanted:
-                        del self._expected[text]
+                        self._expected.pop(text).rows.cancel()  # unless it is encoded already, or just now
 
     def embed_queries(self, texts: Sequence[str]) -> FloatArray:
         """float32 (n, dim) unit rows, in the order given, encoded with what other threads ask for meanwhile."""
@@ -123,13 +126,13 @@ class BatchingEmbedder:
         """Encode batch after batch until nobody waits; once `mine` is there, another thread goes on."""
         while True:
             with self._lock:
-                if not self._waiting:
-                    self._is_running = False
-                    return
-                if mine is not None and mine.done():
+                if mine is not None and mine.done() and self._waiting:
                     self._pool.submit(self._encode_all)
                     return
                 batch = self._next()
+                if not batch:
+                    self._is_running = False
+                    return
             try:
                 rows = self._embedder.embed_queries([text for texts, _ in batch for text in texts])
             except BaseException as error:
@@ -143,12 +146,14 @@ class BatchingEmbedder:
                 future.set_result(rows[end - len(texts) : end])
 
     def _next(self) -> list[tuple[Sequence[str], Future[FloatArray]]]:
-        """Those that wait, first come first, up to MAX_BATCH texts; one at least, if any."""
+        """Those that wait and are wanted still, first come first, up to MAX_BATCH texts; one at least, if any."""
         n_texts = 0
         batch: list[tuple[Sequence[str], Future[FloatArray]]] = []
         while self._waiting and (not batch or n_texts + len(self._waiting[0][0]) <= MAX_BATCH):
-            batch.append(self._waiting.pop(0))
-            n_texts += len(batch[-1][0])
+            texts, future = self._waiting.pop(0)
+            if future.set_running_or_notify_cancel():
+                batch.append((texts, future))
+                n_texts += len(texts)
         return batch
 
 

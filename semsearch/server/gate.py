@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 __all__ = ["Busy", "Gate", "TookTooLong"]
@@ -94,5 +94,6 @@ class Gate:
 
 def _log_failure(future: Future[Any]) -> None:
     """Tell of work that failed when nobody waited for it any more."""
-    if not future.cancelled() and (error := future.exception()) is not None:
+    error = None if future.cancelled() else future.exception()
+    if error is not None and not isinstance(error, CancelledError):
         _logger.error("%s: %s", type(error).__name__, error)

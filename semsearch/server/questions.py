@@ -13,6 +13,7 @@ from semsearch.server.settings import (
     MAX_DEPTH,
     MAX_DOCUMENTS,
     MAX_FACETS,
+    MAX_FIELD_CHARS,
     MAX_HITS,
     MAX_QUERIES,
     MAX_QUERY_CHARS,
@@ -60,7 +61,7 @@ OF_A_DOCUMENT = (
 )
 Where = Annotated[str, Field(min_length=1, max_length=MAX_WHERE_CHARS)]
 PerDocument = Annotated[int, Field(strict=True, ge=0, le=MAX_HITS), BeforeValidator(_whole_number)]
-FacetKey = Annotated[str, Field(min_length=1, max_length=200)]
+FacetKey = Annotated[str, Field(min_length=1, max_length=MAX_FIELD_CHARS)]
 
 
 class _Options(BaseModel):

@@ -25,7 +25,6 @@ from semsearch.server.settings import Settings
 __all__ = ["check", "serve"]
 
 BACKLOG = 2_048
-MAX_CONNECTIONS = 512
 DEBUG_VARIABLE = "SEMSEARCH_DEBUG"  # as for every command: it shows where a fault of ours is
 GRACE_S = 15  # for requests in flight when the service is told to end
 
@@ -68,7 +67,6 @@ def serve(service: Service, settings: Settings, *, shared: bool, on_start: Calla
             http=ImpatientProtocol,
             loop="asyncio",
             ws="none",
-            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=GRACE_S,
         )
         _log_to_stderr()

@@ -22,6 +22,7 @@ from semsearch.reopening import CurrentSearcher
 from semsearch.searching import Searcher
 from semsearch.server.batching import BatchingEmbedder, batching
 from semsearch.server.changes import ChangesBeside, ChangesHere
+from semsearch.server.settings import MAX_FIELD_CHARS
 from semsearch.server.writing import Writer
 from semsearch.store.files import index_path
 from semsearch.store.info import inspect_index
@@ -195,6 +196,6 @@ class Service:
             "updated": facts.updated,
             "writable": self.writer is not None,
             "reranker": reranker,
-            "fields": fields,
+            "fields": [name for name in fields if len(name) <= MAX_FIELD_CHARS],
             "version": __version__,
         }

@@ -11,6 +11,7 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_DOCUMENTS",
     "MAX_FACETS",
+    "MAX_FIELD_CHARS",
     "MAX_HITS",
     "MAX_HITS_OF_BATCH",
     "MAX_QUERIES",
@@ -29,6 +30,7 @@ MAX_QUERY_CHARS = 8_000
 MAX_WHERE_CHARS = 4_000
 MAX_CONTEXT_LINES = 500
 MAX_FACETS = 16
+MAX_FIELD_CHARS = 200  # of the name of a facet
 MAX_VALUES = 10_000  # of a facet, where their number is limited
 MAX_DOCUMENTS = 1_000  # of one request
 MAX_DEPTH = 20  # of values in their metadata

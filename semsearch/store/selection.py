@@ -114,7 +114,7 @@ class Selector:
                 WHERE known.field NOT NULL
             ) SELECT field FROM known WHERE field LIKE '.%' LIMIT 1000
         """  # the distinct ones, by as many look-ups
-        metadata = [row[0][1:] for row in self._store.query(sql)]
+        metadata = [row[0][1:] for row in self._store.query(sql) if row[0] != "."]  # a key may be empty
         return [*BUILT_IN, *(f"metadata.{name}" if name in BUILT_IN else name for name in metadata)]
 
     def facet(self, field: str, where: Filter | None) -> list[FacetCount]:

@@ -21,6 +21,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from semsearch import Document, Searcher, build_index
 from semsearch.server import gate
+from semsearch.server.protocol import MAX_CONNECTIONS
 from semsearch.server.run import _listen
 from semsearch.server.service import Service
 from semsearch.server.settings import Settings
@@ -248,6 +249,58 @@ class TestLimits:
         with serving(index, seconds=3.0, timeout_s=0.5) as running:
             assert running.ask("/search?q=slowly")[0] == 504
             assert running.is_alive()
+
+    def test_nobody_waits_for_what_was_given_up(self, index):
+        """Neither for the rest of a batch whose time is over, nor for what was asked by clients that hung up."""
+        batch = {"queries": [f"slowly {n}" for n in range(64)], "k": 3}  # eight times a second in the encoder
+        with serving(index, seconds=1.0, timeout_s=2.5, n_threads=1) as running:
+            assert running.ask("/search", "POST", batch)[0] == 504
+            assert running.hits("lamp") == ["d0"]
+            body = json.dumps(batch).encode()
+            head = f"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            for request in (head + body, b"GET /search?q=slowly+one HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+                for _ in range(4):
+                    with socket.create_connection((LOOPBACK, running.port)) as connection:
+                        connection.sendall(request)
+                        time.sleep(0.1)
+            assert running.hits("lamp") == ["d0"]
+            assert b'status="499"' in running.ask("/metrics")[1]
+
+    def test_idle_connections_make_room(self, index):
+        with serving(index) as running, contextlib.ExitStack() as stack:
+            idle = [
+                stack.enter_context(socket.create_connection((LOOPBACK, running.port)))
+                for _ in range(MAX_CONNECTIONS + 100)
+            ]
+            assert running.hits("lamp") == ["d0"]
+            assert idle[0].recv(1) == b""  # the oldest
+            idle[-1].setblocking(False)
+            with pytest.raises(BlockingIOError):
+                idle[-1].recv(1)
+
+    def test_a_sync_takes_no_parameters(self, index):
+        with serving(index, writable=True) as running:
+            assert running.ask("/index/sync", "POST", {"paths": ["/etc"]})[0] == 400
+            assert running.ask("/index/sync", "POST", {})[0] == 200
+
+    def test_fields_are_those_that_can_be_counted(self, index):
+        metadata = {"": "empty", "x" * 300: "long", "colour": "red"}
+        with serving(index, writable=True) as running:
+            assert (
+                running.ask(
+                    "/index/documents", "POST", {"documents": [{"id": "e", "text": "a", "metadata": metadata}]}
+                )[0]
+                == 200
+            )
+            fields = json.loads(running.ask("/index")[1])["fields"]
+            assert "colour" in fields and not {"", "x" * 300} & set(fields)
+            asked = "&".join(f"key={name}" for name in fields)
+            assert running.ask(f"/facets?{asked}")[0] == 200
+
+    def test_what_is_no_request_is_refused_like_any(self, running):
+        for sent in (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"GET / HTTP/1.1\r\nA: " + 200_000 * b"a"):
+            head, _, body = running.send(sent).partition(b"\r\n\r\n")
+            assert b" 400 " in head.splitlines()[0] and json.loads(body)["error"]["message"]
 
 
 # A service in a process in which OpenTelemetry collects: prints what it was told of one request.

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from rich.cells import cell_len
 
+from semsearch import Document, build_index
 from semsearch.cli import cli
 from semsearch.cli.editors import editor_command
 from semsearch.errors import InvalidInput
@@ -88,6 +89,12 @@ class TestFormats:
             (str(h["rank"]), h["path"], h["text"]) for h in hits
         ]
         assert [float(r["score"]) for r in rows] == [h["score"] for h in hits]
+
+    def test_csv_keeps_what_a_terminal_would_not_get(self, tmp_path):
+        build_index([Document("odd\x1b[31m name", "Knead the dough.")], index=tmp_path / "odd")
+        found = CliRunner().invoke(cli, ["query", "knead", "--index", str(tmp_path / "odd"), "--format", "csv"])
+        (row,) = csv.DictReader(io.StringIO(found.stdout))
+        assert row["path"] == "odd\x1b[31m name"
 
     def test_markdown_keeps_passages_apart_from_what_is_around_them(self, folder):
         text = run(*QUERY, "--format", "markdown", "--no-fold").stdout
