@@ -24,7 +24,8 @@ Using = Callable[[], AbstractContextManager[Searcher]]
 
 def write(name: str, toy: ToyEmbedder) -> None:
     """An index in place of the one that is there."""
-    shutil.rmtree(KEPT, ignore_errors=True)
+    while KEPT.exists():  # where a file came or went meanwhile, a part is left
+        shutil.rmtree(KEPT, ignore_errors=True)
     build_index([Document(name, "the lamp of the lighthouse")], index="kept", embedder=toy)
 
 
