@@ -9,8 +9,8 @@ DEMO := indexes/demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 ifdef DOCS
-Q1 ?= what is this about
-Q2 ?= how do I get started
+Q1 ?= how do I get started
+Q2 ?= what to do when something goes wrong
 else
 Q1 ?= how are meaning and exact words combined into one ranking
 Q2 ?= what happens when indexing is interrupted

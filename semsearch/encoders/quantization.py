@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from semsearch.encoders.bert_graph import BertGraph, build_bi_encoder, build_cross_encoder
 from semsearch.encoders.openvino_library import openvino_core, openvino_library
@@ -45,7 +46,7 @@ class TokenwiseInt8(BertGraph):
 
     def matrix(self, rows: FloatArray) -> Any:
         """8-bit rows, each with a scale of its own."""
-        return _rounded_rows(rows)
+        return _scaled(*_steps(rows))
 
 
 class _Recorder(BertGraph):
@@ -88,10 +89,11 @@ class _Recorder(BertGraph):
 class _FixedInt8(BertGraph):
     """8-bit weights and activations, rounded by fixed ranges.
 
-    Three things keep the loss small. An input is centred on its mean, whose product goes into the bias exactly. The
-    widths of its channels are evened out against the weights' (SmoothQuant, Xiao et al. 2023, arXiv:2211.10438). The
-    few feed-forward neurons whose activations and weights are both far out of line are computed beside the others, in
-    full precision: they carry the attention sinks.
+    Five things keep the loss small. An input is centred on the middle of its range, whose product goes into the bias
+    exactly; so does what the mean input loses by the rounding of weights. The widths of its channels are evened out
+    against the weights' (SmoothQuant, Xiao et al. 2023, arXiv:2211.10438). The few feed-forward neurons whose
+    activations and weights are both far out of line are computed beside the others, in full precision: they carry the
+    attention sinks. And what is computed of the first token alone is not rounded, since it takes no time.
     """
 
     def __init__(self, folder: Path, ranges: dict[str, InputRange]) -> None:
@@ -99,7 +101,7 @@ class _FixedInt8(BertGraph):
         self._ranges = ranges
 
     def linear(self, x: Any, name: str, scale: float = 1.0) -> Any:
-        if name not in self._ranges:
+        if name not in self._ranges or _is_one_token(x):
             return super().linear(x, name, scale)
         rows, bias = self._parameters(name)
         rounded, grid = self._round(x, self._ranges[name], rows, SMOOTHING_ATTENDED)
@@ -109,12 +111,13 @@ class _FixedInt8(BertGraph):
         query, key, value = (self._parameters(f"{name}.{part}") for part in ("query", "key", "value"))
         query = (query[0] * np.float32(scale), query[1] * np.float32(scale))
         together = np.concatenate([rows for rows, _ in (query, key, value)])
-        measured = self._ranges[f"{name}.key"]
-        rounded, grid = self._round(x, measured, together, SMOOTHING)
-        asked = rounded if first is x else self._round(first, measured, together, SMOOTHING)[0]
-        return grid.product(asked, *query), grid.product(rounded, *key), grid.product(rounded, *value)
+        rounded, grid = self._round(x, self._ranges[f"{name}.key"], together, SMOOTHING)
+        asked = grid.product(rounded, *query) if first is x else self.linear(first, f"{name}.query", scale)
+        return asked, grid.product(rounded, *key), grid.product(rounded, *value)
 
     def feed_forward(self, x: Any, name: str) -> Any:
+        if _is_one_token(x):
+            return super().feed_forward(x, name)
         op = openvino_library().opset13
         up, down = f"{name}.intermediate.dense", f"{name}.output.dense"
         (rows, bias), (out_rows, out_bias) = self._parameters(up), self._parameters(down)
@@ -147,26 +150,34 @@ class _FixedInt8(BertGraph):
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Where the 8-bit steps of an input lie: x = center + scales * step, steps within +-width; float32 (in,)."""
+    """Where the 8-bit steps of an input lie: x = center + scales * step, steps within +-width; float32 (in,).
+
+    `mean_step` is that of the mean input.
+    """
 
     center: FloatArray
     scales: FloatArray
+    mean_step: FloatArray
     width: float
 
     @classmethod
     def of(cls, measured: InputRange, rows: FloatArray, smoothing: float) -> _Grid:
         """For an input of a matrix (out, in)."""
-        spread = np.maximum(np.maximum(measured.high - measured.mean, measured.mean - measured.low), 1e-4)
+        center = ((measured.high + measured.low) / 2).astype(np.float32)
+        spread = np.maximum((measured.high - measured.low) / 2, 1e-4)
         largest = np.maximum(np.abs(rows).max(axis=0), 1e-5)
         scales = spread**smoothing / largest ** (1 - smoothing)
         scales = (scales / np.exp(np.log(scales).mean())).astype(np.float32)
-        return cls(measured.mean.astype(np.float32), scales, float((spread / scales).max()))
+        return cls(center, scales, (measured.mean - center) / scales, float((spread / scales).max()))
 
     def product(self, steps: Any, rows: FloatArray, bias: FloatArray) -> Any:
         """The matrix (out, in) times the input, plus bias."""
         op = openvino_library().opset13
-        product = op.matmul(steps, _rounded_rows(rows * self.scales), False, True)
-        return op.add(product, op.constant((bias + rows @ self.center).astype(np.float32)))
+        even = rows * self.scales
+        values, row_scales = _steps(even)
+        lost = (even - values * row_scales) @ self.mean_step
+        product = op.matmul(steps, _scaled(values, row_scales), False, True)
+        return op.add(product, op.constant((bias + rows @ self.center + lost).astype(np.float32)))
 
 
 def int8_graph(folder: Path, pooling: str, measuring: Sequence[IntArray], checking: Sequence[IntArray]) -> BertGraph:
@@ -229,9 +240,18 @@ def _compiled(model: Any) -> Any:
     return openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1})
 
 
-def _rounded_rows(rows: FloatArray) -> Any:
+def _steps(rows: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:
+    """A matrix (out, in) as 8-bit steps, int8 (out, in), and the scale of each row, float32 (out, 1)."""
+    scales = (np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-12) / LEVELS).astype(np.float32)
+    return np.clip(np.round(rows / scales), -LEVELS, LEVELS).astype(np.int8), scales
+
+
+def _scaled(steps: npt.NDArray[np.int8], scales: FloatArray) -> Any:
     """A matrix as 8-bit steps times a scale a row."""
     op = openvino_library().opset13
-    scales = (np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-12) / LEVELS).astype(np.float32)
-    steps = np.clip(np.round(rows / scales), -LEVELS, LEVELS).astype(np.int8)
     return op.multiply(op.convert(op.constant(steps), "f32"), op.constant(scales))
+
+
+def _is_one_token(x: Any) -> bool:
+    """Whether rows (n, length, width) are of the first token alone, as those of a last layer may be."""
+    return bool(x.get_output_partial_shape(0)[1].max_length == 1)

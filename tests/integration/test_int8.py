@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from semsearch import Document, Searcher, build_index, load_embedder
 from semsearch.encoders import openvino_runtime, quantization
-from semsearch.encoders.bert_graph import BertGraph, build_bi_encoder
+from semsearch.encoders.bert_graph import BertGraph, build_bi_encoder, build_cross_encoder
 from semsearch.encoders.models import find_model
 from semsearch.encoders.openvino_runtime import OpenVinoEmbedder, OpenVinoReranker, choose_precision
 from semsearch.encoders.sample_texts import CHECKING_TEXTS, MEASURING_TEXTS
 from semsearch.errors import IndexIncompatible
+from semsearch.types import FloatArray
 from tests.checkpoints import write_bi_encoder, write_cross_encoder
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -48,10 +51,43 @@ def rounding() -> Rounding:
 def test_each_measure_against_loss_pays(rounding: Rounding, monkeypatch: pytest.MonkeyPatch) -> None:
     loss = rounding.loss()
     assert 1e-5 < loss < 0.0025
-    for what, value, times in (("OUTLIER_RATIO", 1e9, 3), ("SMOOTHING", 0.0, 2), ("LEVELS", 31, 3)):
+    for what, value, times in (("OUTLIER_RATIO", 1e9, 1.5), ("SMOOTHING", 0.0, 2), ("LEVELS", 31, 3)):
         with monkeypatch.context() as patch:
             patch.setattr(quantization, what, value)
             assert rounding.loss() > times * loss, what
+
+
+def test_the_middle_of_the_range_and_what_the_mean_loses_pay(
+    rounding: Rounding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss, grid = rounding.loss(), quantization._Grid.of
+
+    def about_the_mean(measured: quantization.InputRange, rows: FloatArray, smoothing: float) -> quantization._Grid:
+        spread = np.maximum(measured.high - measured.mean, measured.mean - measured.low)
+        return grid(replace(measured, low=measured.mean - spread, high=measured.mean + spread), rows, smoothing)
+
+    def not_made_good(measured: quantization.InputRange, rows: FloatArray, smoothing: float) -> quantization._Grid:
+        found = grid(measured, rows, smoothing)
+        return replace(found, mean_step=np.zeros_like(found.mean_step))
+
+    for other in (about_the_mean, not_made_good):
+        monkeypatch.setattr(quantization._Grid, "of", staticmethod(other))
+        assert rounding.loss() > 1.1 * loss, other.__name__
+
+
+def test_what_is_computed_of_one_token_is_not_rounded(tmp_path: Path) -> None:
+    folder = find_model(str(write_cross_encoder(tmp_path / "c"))).path
+    texts = [np.array([2, 5, 6, 3], dtype=np.int64)]
+    ranges = quantization._Recorder(folder).measure(texts, [np.zeros(4, dtype=np.int64)])
+    graph = quantization._FixedInt8(folder, ranges)
+    n_layers = graph.config["num_hidden_layers"]
+    every = build_bi_encoder(quantization._FixedInt8(folder, ranges), "mean")
+    assert n_rounded(every) == 4 * n_layers
+    assert n_rounded(build_cross_encoder(graph)) == 4 * n_layers - 3  # keys and values of the last layer are
+
+
+def n_rounded(model: Any) -> int:
+    return [operation.get_type_name() for operation in model.get_ops()].count("FakeQuantize")
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])

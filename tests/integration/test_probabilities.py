@@ -46,11 +46,11 @@ def test_one_passage_more_changes_little(tmp_path):
         with Searcher.open(tmp_path / "index") as searcher:
             found.append(searcher.search("which sea meets the coast", k=1, rerank=False, min_probability=0)[0])
     assert len({hit.chunk.text for hit in found}) == 1
-    assert np.ptp([hit.probability for hit in found]) < 0.02
+    assert np.ptp([hit.probability for hit in found]) < 0.03
 
 
 def test_a_filter_that_leaves_the_first_hit_changes_none_of_its_probability(tmp_path):
-    query = "which sea meets the alsu coast"
+    query = "does the alsu sea meet the allo coast"
     with searched(tmp_path / "index", 150) as searcher:
         (best,) = searcher.search(query, k=1)
         number = best.document.metadata["n"]
