@@ -112,7 +112,7 @@ class _FixedInt8(BertGraph):
         query = (query[0] * np.float32(scale), query[1] * np.float32(scale))
         together = np.concatenate([rows for rows, _ in (query, key, value)])
         rounded, grid = self._round(x, self._ranges[f"{name}.key"], together, SMOOTHING)
-        asked = grid.product(rounded, *query) if first is x else self.linear(first, f"{name}.query", scale)
+        asked = grid.product(rounded, *query) if first is x else super().linear(first, f"{name}.query", scale)
         return asked, grid.product(rounded, *key), grid.product(rounded, *value)
 
     def feed_forward(self, x: Any, name: str) -> Any:

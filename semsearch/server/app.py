@@ -20,6 +20,7 @@ from semsearch.search_options import SearchOptions
 from semsearch.server import questions, schemas
 from semsearch.server.agents import agents_of
 from semsearch.server.bodies import json_bytes
+from semsearch.server.changes import Stopped
 from semsearch.server.failures import install, responses
 from semsearch.server.gate import Gate, TookTooLong
 from semsearch.server.guard import Guard
@@ -217,6 +218,8 @@ def _add_writes(app: FastAPI, service: Service, gate: Gate) -> None:
         try:
             return await _answered(gate, lambda: work(writer), keep=True)
         except TookTooLong:
+            if writer.is_ending:
+                raise Stopped from None
             return Response(json_bytes({"done": False}), 202, media_type="application/json")
 
     @app.post("/index/documents", response_model=schemas.WriteAnswer, responses=described, tags=["index"])

@@ -25,13 +25,14 @@ class Writer:
 
     Attributes:
         is_asked: whether others wait for answers, so that a change has to wait after the one before.
+        is_ending: whether the service ends, which gives up what is not made yet.
     """
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
         self.is_asked: Callable[[], bool] = lambda: False
         self._pause_ends = 0.0  # by the monotonic clock
-        self._is_ending = False  # no lock: a signal's handler sets it
+        self.is_ending = False  # no lock: a signal's handler sets it
 
     def add(self, documents: Sequence[Document]) -> dict[str, Any]:
         """Add documents, in place of those with the same ids; errors as for `build_index`."""
@@ -51,7 +52,7 @@ class Writer:
 
     def end(self) -> None:
         """Let what is being written stop soon; the next run takes it up."""
-        self._is_ending = True
+        self.is_ending = True
         self._changes.end()
 
     def close(self) -> None:
@@ -60,9 +61,9 @@ class Writer:
 
     def _made(self, change: Change) -> dict[str, Any]:
         """What came of a change, once it is its turn."""
-        while (left := self._pause_ends - time.monotonic()) > 0 and self.is_asked() and not self._is_ending:
+        while (left := self._pause_ends - time.monotonic()) > 0 and self.is_asked() and not self.is_ending:
             time.sleep(min(left, LOOK_S))
-        if self._is_ending:
+        if self.is_ending:
             raise Stopped
         started = time.monotonic()
         try:

@@ -506,8 +506,9 @@ class TestItsEnd:
             out, err = running.process.communicate(timeout=PATIENCE_S)
             assert (running.process.returncode, out, err) == (0, "ended\n", "")
 
-    def test_a_change_is_given_up(self, index):
-        with serving(index, seconds=1.5, writable=True, timeout_s=PATIENCE_S) as running:
+    @pytest.mark.parametrize(("seconds", "timeout_s"), [(1.5, PATIENCE_S), (6.0, 3.0)])  # it stops in time, and later
+    def test_a_change_is_given_up(self, index, seconds, timeout_s):
+        with serving(index, seconds=seconds, writable=True, timeout_s=timeout_s) as running:
             documents = [{"id": f"w{n}", "text": f"whales sing slowly {n}", "metadata": {}} for n in range(600)]
             changed = in_thread(lambda: running.ask("/index/documents", "POST", {"documents": documents}))
             time.sleep(0.5)
