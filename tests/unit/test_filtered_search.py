@@ -30,7 +30,7 @@ from semsearch.ranking.feedback import rank_hybrid
 from semsearch.ranking.fusion import ranked
 from semsearch.store import lexical, selection
 from semsearch.store.lexical import LexicalIndex
-from semsearch.store.selection import Selection
+from semsearch.store.selection import Selection, Selector
 from semsearch.types import FloatArray, IntArray, Neighbors
 from tests.toy import DIM, ToyEmbedder, ToyReranker
 
@@ -376,12 +376,16 @@ def random_library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[S
         yield searcher, rows
 
 
+@pytest.mark.parametrize("few", [0, 1_000])
 @given(trees)
 def test_filters_agree_with_one_document_at_a_time(
-    random_library: tuple[Searcher, list[dict[str, Any]]], tree: Filter
+    random_library: tuple[Searcher, list[dict[str, Any]]], few: int, tree: Filter
 ) -> None:
     searcher, rows = random_library
-    with searcher._index.state() as state:
+    with searcher._index.state() as state, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "FEW_DOCUMENTS", few)  # with 0 every field that is asked for is read whole
+        patch.setattr(selection, "READ_BEFORE", 1_000)
+        state.selector._kept.clear()
         chosen = state.selector.select(tree)
         sql = "SELECT key FROM documents WHERE id IN (SELECT value FROM json_each(?))"
         keys = {row[0] for row in state.store.query(sql, [json.dumps(chosen.documents.tolist())])}
@@ -549,6 +553,90 @@ def test_selections_are_kept_within_bounds(library: Searcher, monkeypatch: pytes
         assert 1 <= len(state.selector._kept) <= 2
         kept = state.selector.select(parse("not year = 49"))
         assert state.selector.select(parse("not year = 49")) is kept
+
+
+DATED = [
+    Document(
+        f"{i}",
+        f"text number{i}",
+        metadata={"n": i // 2, "day": f"2024-{i % 12 + 1:02}-{i % 28 + 1:02}", "name": f"name {i % 7}", "two": [1, i]},
+    )
+    for i in range(60)
+]
+WIDE = (
+    "n >= 3 and n < 9", "n > 3 and n <= 9", "n = 4", "n < 5", "n > 40", "n >= 9 and n < 3", "n in (3, 5)",
+    f"n < {2**70}", "day >= 2024-02 and day < 2024-05", "day = 2024-02-02", "day > 2024-03",
+    'name = "name 3"', 'name > "name 3"', 'name in ("name 3", "name 5")', "two = 1", "two >= 50", "two > 1 and two < 9",
+)  # fmt: skip
+
+
+def wide_ones(searcher: Searcher) -> dict[str, list[str]]:
+    """What each of WIDE lets through, by document."""
+    found = {}
+    with searcher._index.state() as state:
+        for asked in (*map(parse, WIDE), Comparison("n", "<", (10**400,))):
+            state.selector._kept.clear()
+            rows = state.selector.select(asked).documents.tolist()
+            found[str(asked)] = sorted(document.id for document in state.store.documents(rows).values())
+    return found
+
+
+@pytest.mark.parametrize(("few", "before"), [(0, 8), (0, 100), (5, 1)])
+def test_columns_in_memory_say_what_the_database_says(
+    toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch, few: int, before: int
+) -> None:
+    build_index(DATED, embedder=toy)
+    with Searcher.open(embedder=toy) as searcher:
+        expected = wide_ones(searcher)
+    monkeypatch.setattr(selection, "FEW_DOCUMENTS", few)
+    monkeypatch.setattr(selection, "READ_BEFORE", before)
+    read, rows = list[str](), Selector._rows
+    monkeypatch.setattr(Selector, "_rows", lambda self, *asked: (read.append(asked[1][0]), rows(self, *asked))[1])
+    with Searcher.open(embedder=toy) as searcher:
+        for _ in range(3):
+            read.clear()
+            assert wide_ones(searcher) == expected
+        assert set(read) == {".n", ".two"}  # what no number fits, and documents with two
+        between = {"n": 4.5, "day": "2024-04-30", "name": "name 3a", "two": [1, 4.5]}
+        more = [Document(f"more {i}", f"more text {i}", metadata=between) for i in range(600)]
+        with pytest.raises(KeyboardInterrupt):
+            build_index(more, embedder=ToyEmbedder(fail_after=300))
+        with searcher._index.state() as state:
+            assert state.store.query("SELECT count(*) FROM field_values WHERE field = '.n'")[0][0] > len(DATED)
+        read.clear()
+        assert wide_ones(searcher) == expected and set(read) == {".n", ".two"}
+        build_index(more, embedder=toy)
+        after = wide_ones(searcher)
+        assert wide_ones(searcher) == after
+    monkeypatch.setattr(selection, "FEW_DOCUMENTS", 10_000)
+    with Searcher.open(embedder=toy) as searcher:
+        assert wide_ones(searcher) == after != expected
+
+
+def test_a_value_that_a_column_does_not_know_is_found(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = build_index(DATED, embedder=toy)
+    monkeypatch.setattr(selection, "FEW_DOCUMENTS", 0)
+    connection = sqlite3.connect(report.index / "store.db", isolation_level=None)
+    (row,) = connection.execute("SELECT id FROM documents WHERE key = '20'").fetchone()
+    connection.execute("DELETE FROM field_values WHERE field = '.n' AND document_id = ?", [row])
+    where = parse("n > 3 and n <= 9")
+    with Searcher.open(embedder=toy) as searcher:
+        for _ in range(3):
+            assert "20" not in wide_ones(searcher)[str(where)]
+        connection.execute("INSERT INTO field_values VALUES (?, '.n', 1, 3.5)", [row])  # as a repair puts one back
+        connection.close()
+        assert "20" in wide_ones(searcher)[str(where)]
+
+
+def test_columns_are_kept_within_bounds(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_index(DATED, embedder=toy)
+    monkeypatch.setattr(selection, "FEW_DOCUMENTS", 0)
+    monkeypatch.setattr(selection, "MAX_KEPT_IDS", 200)
+    with Searcher.open(embedder=toy) as searcher:
+        expected = wide_ones(searcher)
+        assert wide_ones(searcher) == wide_ones(searcher) == expected
+        with searcher._index.state() as state:
+            assert sum(column.n_ids for column in state.selector._columns.values() if column) == 2 * len(DATED)
 
 
 @pytest.mark.parametrize(("weight", "n_words"), [(0.85, 25), (0.8, 25), (0.79, 50), (0.5, 50), (0.0, 50)])
