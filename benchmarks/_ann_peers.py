@@ -9,6 +9,7 @@ Imports numpy and the library, nothing of ours, so that it runs in a Python that
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -93,6 +94,7 @@ def lancedb(rows: np.ndarray, folder: Path) -> None:
     import pyarrow as pa
 
     table = None
+    shutil.rmtree(folder / "lancedb", ignore_errors=True)  # of another run
     database = lancedb.connect(folder / "lancedb")
     for first in range(0, len(rows), 65_536):
         part = np.ascontiguousarray(rows[first : first + 65_536])
