@@ -48,8 +48,9 @@ __all__ = ["FacetCount", "Selection", "Selector"]
 
 MAX_KEPT_IDS = 16_000_000  # of all selections together, 128 MB, and of all columns
 FEW_DOCUMENTS = 1_000  # whose passages are read from SQLite as long as those of all are not needed for anything
-# Filters have let through an eighth of all documents by a field, in sum, before all of it is read: of a million in
-# .2 seconds, which is what 140 filters of 10,000 documents each then take less, or ten of 100,000.
+# So much is read from SQLite, in sum, before all of it is: an eighth of all documents by one field, or the passages of
+# as many documents as an eighth of all passages. Of a million a field is read in .2 seconds, which is what 140 filters
+# of 10,000 documents each then take less, or ten of 100,000; passages in .4, as those of 100,000 documents are.
 READ_BEFORE = 8
 MAX_PATTERN_CHARS = 1_000
 SPARSE = 64  # of so many numbers one is there, or more of them, where ids are put in order by a table of all numbers
@@ -87,8 +88,10 @@ class FacetCount:
 class Selector:
     """Answers filters over one generation of an index, inside of `Store.snapshot`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, n_passages: int) -> None:
         self._store = store
+        self._n_passages = n_passages
+        self._n_looked_up = 0  # documents whose passages were
         self._kept: OrderedDict[str, Selection] = OrderedDict()
         self._places: _Places | None = None
         self._columns: dict[tuple[str, int], _Column] = {}
@@ -314,7 +317,9 @@ class Selector:
             raise InvalidInput(f"{at}: {field} holds {holds}, not {_KINDS[min(kinds)]}; {_advice(held)}")
 
     def _passages_of(self, documents: IntArray) -> Selection:
-        if self._places is None and len(documents) <= FEW_DOCUMENTS:
+        self._n_looked_up += len(documents)
+        are_few = len(documents) <= FEW_DOCUMENTS and self._n_looked_up * READ_BEFORE <= self._n_passages
+        if self._places is None and are_few:
             sql = (  # as in `Store`
                 "SELECT document_id, id, vector_id FROM chunks WHERE document_id IN (SELECT value FROM json_each(?)) "
                 "AND NOT EXISTS (SELECT 1 FROM documents d INDEXED BY documents_hidden "

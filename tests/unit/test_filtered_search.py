@@ -376,15 +376,15 @@ def random_library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[S
         yield searcher, rows
 
 
-@pytest.mark.parametrize("few", [0, 1_000])
+@pytest.mark.parametrize(("few", "before"), [(0, 1_000), (1_000, 0)])
 @given(trees)
 def test_filters_agree_with_one_document_at_a_time(
-    random_library: tuple[Searcher, list[dict[str, Any]]], few: int, tree: Filter
+    random_library: tuple[Searcher, list[dict[str, Any]]], few: int, before: int, tree: Filter
 ) -> None:
     searcher, rows = random_library
     with searcher._index.state() as state, pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "FEW_DOCUMENTS", few)  # with 0 every field that is asked for is read whole
-        patch.setattr(selection, "READ_BEFORE", 1_000)
+        patch.setattr(selection, "READ_BEFORE", before)
         state.selector._kept.clear()
         chosen = state.selector.select(tree)
         sql = "SELECT key FROM documents WHERE id IN (SELECT value FROM json_each(?))"
@@ -464,10 +464,13 @@ def test_a_document_with_many_passages_does_not_hide_the_others(toy: ToyEmbedder
         assert Counter(h.document.id for h in hits) == Counter({"crowd": 3, "0": 1, "1": 1, "2": 1})  # fmt: skip
 
 
-@pytest.mark.parametrize("few", [0, 1_000])
-def test_filters_follow_what_is_written(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+@pytest.mark.parametrize(("few", "before"), [(0, 8), (1_000, 8), (1_000, 0)])
+def test_filters_follow_what_is_written(
+    toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch, few: int, before: int
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(selection, "FEW_DOCUMENTS", few)
+        patch.setattr(selection, "READ_BEFORE", before)
         build_index([Document("a", "one", metadata={"n": 1}), Document("b", "two", metadata={"n": 2})], embedder=toy)
         with Searcher.open(embedder=toy) as searcher:
             assert found_by(searcher, "n = 1") == "a"
@@ -479,9 +482,10 @@ def test_filters_follow_what_is_written(toy: ToyEmbedder, monkeypatch: pytest.Mo
             connection.close()
 
 
-@pytest.mark.parametrize("few", [0, 1_000])
-def test_what_is_staged_is_not_found(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+@pytest.mark.parametrize(("few", "before"), [(0, 8), (1_000, 0)])
+def test_what_is_staged_is_not_found(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch, few: int, before: int) -> None:
     monkeypatch.setattr(selection, "FEW_DOCUMENTS", few)
+    monkeypatch.setattr(selection, "READ_BEFORE", before)
     build_index([Document("a", "one", metadata={"n": 1})], embedder=toy)
     documents = [Document(f"{i}", f"text number {i}", metadata={"n": 1}) for i in range(600)]
     with pytest.raises(KeyboardInterrupt):
@@ -611,6 +615,16 @@ def test_columns_in_memory_say_what_the_database_says(
     monkeypatch.setattr(selection, "FEW_DOCUMENTS", 10_000)
     with Searcher.open(embedder=toy) as searcher:
         assert wide_ones(searcher) == after != expected
+
+
+def test_passages_of_all_are_read_after_an_eighth_was(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_index(DATED, embedder=toy)
+    with Searcher.open(embedder=toy) as searcher, searcher._index.state() as state:
+        for n in range(3):
+            assert len(state.selector.select(parse(f"n = {n}")).chunks) == 2 and state.selector._places is None
+        state.selector.select(parse("n = 2"))  # kept
+        assert state.selector._places is None
+        assert len(state.selector.select(parse("n = 3")).chunks) == 2 and state.selector._places is not None
 
 
 def test_a_value_that_a_column_does_not_know_is_found(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
