@@ -148,7 +148,7 @@ class OpenIndex:
             ann=index,
             n_chunks=n_chunks,
             n_documents=n_documents,
-            selector=Selector(store, n_chunks),
+            selector=Selector(store, n_documents, n_chunks),
             tokens=self._tokens,
             hash_key=hash_key(model["fingerprint"]),
         )

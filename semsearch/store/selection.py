@@ -7,6 +7,7 @@ sets of ids. One `Selector` belongs to one generation of an index and keeps what
 from __future__ import annotations
 
 import difflib
+import functools
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,13 +47,15 @@ from semsearch.types import IntArray
 
 __all__ = ["FacetCount", "Selection", "Selector"]
 
-MAX_KEPT_IDS = 16_000_000  # of all selections together, 128 MB, and of all columns
+MAX_KEPT_BYTES = 128_000_000  # of all selections together, and of all columns
+SELECTION_BYTES = 1_000  # of one, without what it lets through and the text of its filter
 FEW_DOCUMENTS = 1_000  # whose passages are read from SQLite as long as those of all are not needed for anything
 # So much is read from SQLite, in sum, before all of it is: an eighth of all documents by one field, or the passages of
 # as many documents as an eighth of all passages. Of a million a field is read in .2 seconds, which is what 140 filters
 # of 10,000 documents each then take less, or ten of 100,000; passages in .4, as those of 100,000 documents are.
 READ_BEFORE = 8
 MAX_PATTERN_CHARS = 1_000
+COLUMN_BYTES = 16  # of each document in a column
 SPARSE = 64  # of so many numbers one is there, or more of them, where ids are put in order by a table of all numbers
 _KINDS = {TEXT: "text", NUMBER: "numbers", DATE: "dates", BOOLEAN: "true and false"}
 
@@ -88,11 +91,13 @@ class FacetCount:
 class Selector:
     """Answers filters over one generation of an index, inside of `Store.snapshot`."""
 
-    def __init__(self, store: Store, n_passages: int) -> None:
+    def __init__(self, store: Store, n_documents: int, n_passages: int) -> None:
         self._store = store
+        self._n_documents = n_documents
         self._n_passages = n_passages
         self._n_looked_up = 0  # documents whose passages were
         self._kept: OrderedDict[str, Selection] = OrderedDict()
+        self._kept_bytes = 0
         self._places: _Places | None = None
         self._columns: dict[tuple[str, int], _Column] = {}
         self._n_read = Counter[tuple[str, int]]()
@@ -109,8 +114,9 @@ class Selector:
         found = self._kept.get(key)
         if found is None:
             found = self._kept[key] = self._passages_of(self._documents(where))
-            while len(self._kept) > 1 and sum(map(_n_ids, self._kept.values())) > MAX_KEPT_IDS:
-                self._kept.popitem(last=False)
+            self._kept_bytes += _n_bytes(key, found)
+            while len(self._kept) > 1 and self._kept_bytes > MAX_KEPT_BYTES:
+                self._kept_bytes -= _n_bytes(*self._kept.popitem(last=False))
         self._kept.move_to_end(key)
         return found
 
@@ -169,10 +175,7 @@ class Selector:
         if isinstance(where, And | Or):
             ranges, parts = self._ranges(where.parts) if isinstance(where, And) else ([], where.parts)
             found = [*ranges, *map(self._documents, parts)]
-            combine = np.intersect1d if isinstance(where, And) else np.union1d
-            for part in found[1:]:
-                found[0] = combine(found[0], part)
-            return found[0]
+            return functools.reduce(_in_both, found) if isinstance(where, And) else _distinct(np.concatenate(found))
         if isinstance(where, Not):
             return np.setdiff1d(self._all_places().documents, self._documents(where.part), assume_unique=True)
         if isinstance(where, Exists):
@@ -261,14 +264,12 @@ class Selector:
         return found
 
     def _keep_column(self, field: str, kind: int, n_read: int) -> None:
-        """Read all of a field where much of it was read already."""
+        """Read all of a field, if there is room for it, where filters before this one have read much of it."""
+        n_before = self._n_read[field, kind]
         self._n_read[field, kind] += n_read
-        if self._n_read[field, kind] * READ_BEFORE < len(self._all_places().documents):
-            return
-        self._columns[field, kind] = _Column(self._store, field, kind)
-        while len(self._columns) > 1 and sum(column.n_ids for column in self._columns.values()) > MAX_KEPT_IDS:
-            oldest = next(iter(self._columns))
-            del self._columns[oldest], self._n_read[oldest]
+        n_bytes = sum(column.n_bytes for column in self._columns.values()) + COLUMN_BYTES * self._n_documents
+        if n_before * READ_BEFORE >= self._n_documents and n_bytes <= MAX_KEPT_BYTES:
+            self._columns[field, kind] = _Column(self._store, field, kind)
 
     def _fitting(self, field: str, pattern: str, at: str) -> IntArray:
         """Documents of which a text fits a pattern. SQLite leaves out values that lack its longest literal piece."""
@@ -373,7 +374,7 @@ class _Places:
 
 
 class _Column:
-    """The documents that have a value of one kind in a field, by value, in memory: 16 bytes each.
+    """The documents that have a value of one kind in a field, by value, in memory.
 
     SQLite says where a range begins and ends; what lies between is taken from here.
     """
@@ -391,9 +392,9 @@ class _Column:
         self._key = [field, kind, int(ascending[-1])]  # what is staged meanwhile has larger ids
 
     @property
-    def n_ids(self) -> int:
-        """How many it keeps."""
-        return 2 * len(self._documents)
+    def n_bytes(self) -> int:
+        """In memory."""
+        return COLUMN_BYTES * len(self._documents)
 
     def within(self, store: Store, bounds: Sequence[_Bound]) -> IntArray | None:
         """The documents whose values are within all of some bounds, in no order; None where it cannot tell."""
@@ -415,8 +416,7 @@ class _Column:
         found = store.query(sql, [*self._key, value])
         if not found:
             return len(self._documents)
-        at = np.searchsorted(self._documents, found[0][0], sorter=self._order)
-        row = int(self._order[min(at, len(self._order) - 1)])
+        row = int(self._order[np.searchsorted(self._documents, found[0][0], sorter=self._order)])
         return row if self._documents[row] == found[0][0] else -1
 
 
@@ -463,6 +463,12 @@ def _bounds(operator: str, value: Date, scale: int = 1) -> list[_Bound]:
     return [{"<": ("<", start), "<=": ("<", end), ">": (">=", end), ">=": (">=", start)}[operator]]
 
 
+def _in_both(a: IntArray, b: IntArray) -> IntArray:
+    """What is in both of two arrays of distinct ascending ids."""
+    few, many = sorted((a, b), key=len)
+    return few[find(many, few)[1]]
+
+
 def _distinct(ids: IntArray) -> IntArray:
     """Each of these once, ascending, as `np.unique` gives them in ten times the time; none is negative."""
     if np.all(ids[1:] > ids[:-1]):
@@ -488,13 +494,16 @@ def _asks_for_modified(where: Filter) -> bool:
     return _asks_for_modified(where.part) if isinstance(where, Not) else where.field == "modified"
 
 
-def _n_ids(selection: Selection) -> int:
-    return len(selection.documents) + len(selection.chunks) + len(selection.vectors)
+def _n_bytes(key: str, selection: Selection) -> int:
+    """In memory, of a filter and what it lets through."""
+    return SELECTION_BYTES + len(key) + selection.documents.nbytes + selection.chunks.nbytes + selection.vectors.nbytes
 
 
 def _advice(held: set[int]) -> str:
+    if DATE in held:  # whose texts are kept as well
+        return "write a date, as in 2024-05-01, or put a text in quotes"
     if TEXT in held:
         return "put the value in quotes"
     if NUMBER in held:
         return "give a number, without quotes"
-    return "compare it with true or false" if BOOLEAN in held else "write the date without quotes"
+    return "compare it with true or false"

@@ -385,8 +385,11 @@ def test_filters_agree_with_one_document_at_a_time(
     with searcher._index.state() as state, pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "FEW_DOCUMENTS", few)  # with 0 every field that is asked for is read whole
         patch.setattr(selection, "READ_BEFORE", before)
-        state.selector._kept.clear()
-        chosen = state.selector.select(tree)
+        if before:
+            state.selector._kept.clear()
+            chosen = state.selector.select(tree)
+        else:
+            chosen = Selector(state.store, state.n_documents, state.n_chunks).select(tree)
         sql = "SELECT key FROM documents WHERE id IN (SELECT value FROM json_each(?))"
         keys = {row[0] for row in state.store.query(sql, [json.dumps(chosen.documents.tolist())])}
     assert keys == {f"{i}" for i, row in enumerate(rows) if matches(row, tree)}
@@ -398,7 +401,7 @@ def test_filters_agree_with_one_document_at_a_time(
         ('yaer >= 2020', "the filter, character 1: no document has a field 'yaer'; did you mean year?"),
         ('lang = "en" and exists(nonsense)', "character 24: no document has a field 'nonsense'"),
         ({"yaer": 3}, "where['yaer']: no document has a field 'yaer'"),
-        ('author.born = 3', "author.born holds text and dates, not numbers; put the value in quotes"),
+        ('author.born = 3', "author.born holds text and dates, not numbers; write a date, as in 2024-05-01"),
         ('draft = "true"', "draft holds true and false, not text; compare it with true or false"),
         ('huge = "x"', "huge holds numbers, not text; give a number, without quotes"),
         ("draft = 2024-05-01", "draft holds true and false, not dates"),
@@ -551,10 +554,15 @@ def test_facets_count_passages(toy: ToyEmbedder) -> None:
 
 def test_selections_are_kept_within_bounds(library: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, library._index.state() as state:
-        patch.setattr(selection, "MAX_KEPT_IDS", 20)
+        patch.setattr(selection, "MAX_KEPT_BYTES", 3_000)
         for n in range(50):
             state.selector.select(parse(f"not year = {n}"))
-        assert 1 <= len(state.selector._kept) <= 2
+        assert len(state.selector._kept) == 2
+        long = parse({"title": ["x" * 1_000, "y" * 1_000]})
+        state.selector.select(long)
+        assert list(state.selector._kept) == [str(long)] and state.selector._kept_bytes > 3_000
+        for n in range(48, 50):
+            state.selector.select(parse(f"not year = {n}"))
         kept = state.selector.select(parse("not year = 49"))
         assert state.selector.select(parse("not year = 49")) is kept
 
@@ -571,6 +579,7 @@ WIDE = (
     "n >= 3 and n < 9", "n > 3 and n <= 9", "n = 4", "n < 5", "n > 40", "n >= 9 and n < 3", "n in (3, 5)",
     f"n < {2**70}", "day >= 2024-02 and day < 2024-05", "day = 2024-02-02", "day > 2024-03",
     'name = "name 3"', 'name > "name 3"', 'name in ("name 3", "name 5")', "two = 1", "two >= 50", "two > 1 and two < 9",
+    'n > 3 and name = "name 3"', 'n > 3 and name != "name 3"', 'n < 3 or day > 2024-11', "not n > 3",
 )  # fmt: skip
 
 
@@ -637,20 +646,39 @@ def test_a_value_that_a_column_does_not_know_is_found(toy: ToyEmbedder, monkeypa
     with Searcher.open(embedder=toy) as searcher:
         for _ in range(3):
             assert "20" not in wide_ones(searcher)[str(where)]
-        connection.execute("INSERT INTO field_values VALUES (?, '.n', 1, 3.5)", [row])  # as a repair puts one back
+        connection.execute("INSERT INTO field_values VALUES (?, '.n', 1, 3.5)", [row])
         connection.close()
         assert "20" in wide_ones(searcher)[str(where)]
+
+
+def test_a_field_is_read_whole_after_an_eighth_was(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "FEW_DOCUMENTS", 0)
+    build_index(DATED, embedder=toy)
+    with Searcher.open(embedder=toy) as searcher, searcher._index.state() as state:
+        n_columns = list[int]()
+        for n in range(6):
+            state.selector.select(parse(f"n = {n}"))
+            n_columns.append(len(state.selector._columns))
+        assert n_columns == [0, 0, 0, 0, 1, 1]
+        state.selector.select(parse("day > 2024-01"))  # most of it, but nobody asked before
+        assert len(state.selector._columns) == 1
+
+
+@given(st.lists(st.integers(0, 300), max_size=40), st.sampled_from([1, 1_000]))
+def test_ids_are_put_in_order_once(ids: list[int], step: int) -> None:
+    found = selection._distinct(np.array(ids, dtype=np.int64) * step)
+    assert found.tolist() == [step * i for i in sorted(set(ids))]
 
 
 def test_columns_are_kept_within_bounds(toy: ToyEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
     build_index(DATED, embedder=toy)
     monkeypatch.setattr(selection, "FEW_DOCUMENTS", 0)
-    monkeypatch.setattr(selection, "MAX_KEPT_IDS", 200)
+    monkeypatch.setattr(selection, "MAX_KEPT_BYTES", 1_500)
     with Searcher.open(embedder=toy) as searcher:
         expected = wide_ones(searcher)
         assert wide_ones(searcher) == wide_ones(searcher) == expected
         with searcher._index.state() as state:
-            assert sum(column.n_ids for column in state.selector._columns.values() if column) == 2 * len(DATED)
+            assert [len(column._documents) for column in state.selector._columns.values()] == [len(DATED)]
 
 
 @pytest.mark.parametrize(("weight", "n_words"), [(0.85, 25), (0.8, 25), (0.79, 50), (0.5, 50), (0.0, 50)])
