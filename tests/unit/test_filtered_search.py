@@ -579,7 +579,7 @@ WIDE = (
     "n >= 3 and n < 9", "n > 3 and n <= 9", "n = 4", "n < 5", "n > 40", "n >= 9 and n < 3", "n in (3, 5)",
     f"n < {2**70}", "day >= 2024-02 and day < 2024-05", "day = 2024-02-02", "day > 2024-03",
     'name = "name 3"', 'name > "name 3"', 'name in ("name 3", "name 5")', "two = 1", "two >= 50", "two > 1 and two < 9",
-    'n > 3 and name = "name 3"', 'n > 3 and name != "name 3"', 'n < 3 or day > 2024-11', "not n > 3",
+    'n > 3 and name = "name 3"', 'n > 3 and not name = "name 3"', 'n < 3 or day > 2024-11', "not n > 3",
 )  # fmt: skip
 
 

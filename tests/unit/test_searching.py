@@ -607,6 +607,7 @@ def in_context(hits: list[Hit], searcher: Searcher) -> dict[int, float]:
     mode=st.sampled_from(MODES),
 )
 @example(words=["violin"], k=22, per_document=1, mode="lexical")  # the last is far down the ranking
+@example(words=["forest"], k=25, per_document=0, mode="lexical")  # passages beside the last three bring them up
 def test_without_folding_hits_are_the_fused_ranking(
     searcher: Searcher, words: list[str], k: int, per_document: int | None, mode: str
 ) -> None:
