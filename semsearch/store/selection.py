@@ -29,6 +29,7 @@ from semsearch.filters import (
     Value,
     parse_date,
 )
+from semsearch.store.columns import COLUMN_BYTES, Bound, Column, Places, read_ids
 from semsearch.store.fields import (
     BOOLEAN,
     DATE,
@@ -42,7 +43,7 @@ from semsearch.store.fields import (
 )
 from semsearch.store.globs import literal_part, path_matcher, text_matcher
 from semsearch.store.metadata import Store
-from semsearch.store.positions import Positions, find
+from semsearch.store.positions import find
 from semsearch.types import IntArray
 
 __all__ = ["FacetCount", "Selection", "Selector"]
@@ -55,7 +56,6 @@ FEW_DOCUMENTS = 1_000  # whose passages are read from SQLite as long as those of
 # of 10,000 documents each then take less, or ten of 100,000; passages in .4, as those of 100,000 documents are.
 READ_BEFORE = 8
 MAX_PATTERN_CHARS = 1_000
-COLUMN_BYTES = 16  # of each document in a column
 SPARSE = 64  # of so many numbers one is there, or more of them, where ids are put in order by a table of all numbers
 _KINDS = {TEXT: "text", NUMBER: "numbers", DATE: "dates", BOOLEAN: "true and false"}
 
@@ -98,8 +98,8 @@ class Selector:
         self._n_looked_up = 0  # documents whose passages were
         self._kept: OrderedDict[str, Selection] = OrderedDict()
         self._kept_bytes = 0
-        self._places: _Places | None = None
-        self._columns: dict[tuple[str, int], _Column] = {}
+        self._places: Places | None = None
+        self._columns: dict[tuple[str, int], Column] = {}
         self._n_read = Counter[tuple[str, int]]()
 
     def select(self, where: Filter) -> Selection:
@@ -158,9 +158,9 @@ class Selector:
         if not rows:
             return []
         places = self._all_places()
-        n_passages = places.count(_ids([row[3] for row in rows]))
+        n_passages = places.count(read_ids([row[3] for row in rows]))
         if where is not None:
-            n_passages *= self.select(where).holds(_ids([row[3] for row in rows]))
+            n_passages *= self.select(where).holds(read_ids([row[3] for row in rows]))
         firsts = np.cumsum([0, *(row[2] for row in rows[:-1])])
         documents, passages = (np.add.reduceat(n, firsts).tolist() for n in (n_passages > 0, n_passages))
         counts = [
@@ -251,7 +251,7 @@ class Selector:
         held = [rows for rows in found if len(rows)]
         return _distinct(np.concatenate(held)) if len(held) > 1 else held[0] if held else found[0]
 
-    def _within(self, field: str, kind: int, bounds: Sequence[_Bound]) -> IntArray:
+    def _within(self, field: str, kind: int, bounds: Sequence[Bound]) -> IntArray:
         """Documents with a value of one kind within all of some bounds."""
         column = self._columns.get((field, kind))
         kept = column.within(self._store, bounds) if column is not None else None
@@ -269,7 +269,7 @@ class Selector:
         self._n_read[field, kind] += n_read
         n_bytes = sum(column.n_bytes for column in self._columns.values()) + COLUMN_BYTES * self._n_documents
         if n_before * READ_BEFORE >= self._n_documents and n_bytes <= MAX_KEPT_BYTES:
-            self._columns[field, kind] = _Column(self._store, field, kind)
+            self._columns[field, kind] = Column(self._store, field, kind)
 
     def _fitting(self, field: str, pattern: str, at: str) -> IntArray:
         """Documents of which a text fits a pattern. SQLite leaves out values that lack its longest literal piece."""
@@ -282,16 +282,16 @@ class Selector:
             f"WHERE field = ? AND kind = {TEXT} AND instr(value, ?) GROUP BY value"
         )
         rows = self._store.query(sql, [stored_name(field), literal_part(pattern)])
-        return _distinct(_ids([ids for value, ids in rows if fits(value)]))
+        return _distinct(read_ids([ids for value, ids in rows if fits(value)]))
 
     def _rows(self, condition: str, parameters: Sequence[Any]) -> IntArray:
         # One text of all ids is read three to ten times as fast as a row each.
         sql = f"SELECT group_concat(document_id) FROM field_values WHERE {condition}"
-        return _distinct(_ids([self._store.query(sql, parameters)[0][0]]))
+        return _distinct(read_ids([self._store.query(sql, parameters)[0][0]]))
 
-    def _modified(self, condition: str, parameters: Sequence[_Value | None]) -> IntArray:
+    def _modified(self, condition: str, parameters: Sequence[Any]) -> IntArray:
         sql = f"SELECT group_concat(d.id) FROM files f JOIN documents d ON d.path = f.path WHERE {condition}"
-        return _distinct(_ids([self._store.query(sql, parameters)[0][0]]))
+        return _distinct(read_ids([self._store.query(sql, parameters)[0][0]]))
 
     def _check_field(self, field: str, at: str) -> None:
         name = stored_name(field)
@@ -332,101 +332,13 @@ class Selector:
             found, chunks, vectors = self._all_places().of(documents)
         return Selection(_distinct(found), _distinct(chunks), _distinct(vectors))
 
-    def _all_places(self) -> _Places:
+    def _all_places(self) -> Places:
         if self._places is None:
-            self._places = _Places(self._store)
+            self._places = Places(self._store)
         return self._places
 
 
-class _Places:
-    """Chunk and vector of every visible passage, by document, in memory: 16 bytes each, and 24 to 40 a document."""
-
-    def __init__(self, store: Store) -> None:
-        hidden = [row[0] for row in store.query("SELECT id FROM documents WHERE visible = 0")]
-        sql = "SELECT group_concat(document_id), group_concat(id), group_concat(vector_id) FROM chunks"
-        table = [_ids([column]) for column in store.query(sql)[0]]
-        order = np.argsort(table[0], kind="stable")
-        order = order[~np.isin(table[0][order], hidden)] if hidden else order
-        document_of, self._chunks, self._vectors = (column[order] for column in table)
-        self.documents: IntArray
-        self.documents, self._first = np.unique(document_of, return_index=True)
-        self._positions = Positions(self.documents)
-        self._n = np.diff(self._first, append=len(document_of))
-
-    def count(self, documents: IntArray) -> IntArray:
-        """int64 (n,) passages that each of these documents has; 0 for one that is not visible."""
-        at, is_visible = self._positions.find(documents)
-        n = np.zeros(len(documents), dtype=np.int64)
-        n[is_visible] = self._n[at[is_visible]]
-        return n
-
-    def of(self, documents: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """(those of these documents that are visible, their chunks, their vectors), int64."""
-        at, is_visible = self._positions.find(documents)
-        at = at[is_visible]
-        if len(self._chunks) == len(self.documents):  # as where each row of a table is one
-            rows = at
-        else:
-            n = self._n[at]
-            ends = np.cumsum(n)
-            rows = np.arange(int(n.sum())) + np.repeat(self._first[at] - (ends - n), n)
-        return documents[is_visible], self._chunks[rows], self._vectors[rows]
-
-
-class _Column:
-    """The documents that have a value of one kind in a field, by value, in memory.
-
-    SQLite says where a range begins and ends; what lies between is taken from here.
-    """
-
-    def __init__(self, store: Store, field: str, kind: int) -> None:
-        sql = (
-            "SELECT group_concat(document_id) FROM (SELECT document_id FROM field_values INDEXED BY field_values_value "
-            "WHERE field = ? AND kind = ? ORDER BY value, document_id)"
-        )
-        documents = _ids([store.query(sql, [field, kind])[0][0]])
-        order = np.argsort(documents, kind="stable")
-        ascending = documents[order]
-        self._is_usable = bool(np.all(ascending[1:] > ascending[:-1]))  # no document has two values
-        self._documents, self._order = (documents, order) if self._is_usable else (documents[:0], order[:0])
-        self._key = [field, kind, int(ascending[-1])]  # what is staged meanwhile has larger ids
-
-    @property
-    def n_bytes(self) -> int:
-        """In memory."""
-        return COLUMN_BYTES * len(self._documents)
-
-    def within(self, store: Store, bounds: Sequence[_Bound]) -> IntArray | None:
-        """The documents whose values are within all of some bounds, in no order; None where it cannot tell."""
-        if not self._is_usable or any(value is None for _, value in bounds):
-            return None
-        starts = [self._first(store, _FROM[operator], value) for operator, value in bounds if operator in _FROM]
-        ends = [self._first(store, _UNTIL[operator], value) for operator, value in bounds if operator in _UNTIL]
-        if -1 in starts or -1 in ends:
-            return None
-        start, end = max(starts, default=0), min(ends, default=len(self._documents))
-        return self._documents[start:end]
-
-    def _first(self, store: Store, operator: str, value: _Value | None) -> int:
-        """Where the first value stands that is more than this one, or not less; -1 where it is not known."""
-        sql = (
-            f"SELECT document_id FROM field_values INDEXED BY field_values_value WHERE field = ? AND kind = ? "
-            f"AND document_id <= ? AND value {operator} ? ORDER BY value, document_id LIMIT 1"
-        )
-        found = store.query(sql, [*self._key, value])
-        if not found:
-            return len(self._documents)
-        row = int(self._order[np.searchsorted(self._documents, found[0][0], sorter=self._order)])
-        return row if self._documents[row] == found[0][0] else -1
-
-
-# What the first value within a bound, and the first beyond it, is to it.
-_FROM = {">": ">", ">=": ">=", "=": ">="}
-_UNTIL = {"<": ">=", "<=": ">", "=": ">"}
-
-_Value = str | int | float
-_Bound = tuple[str, _Value | None]  # =, <, <=, > or >=, and what values are compared with; none fits None
-_Condition = tuple[tuple[int, ...], list[_Bound]]  # kinds, and bounds of their values
+_Condition = tuple[tuple[int, ...], list[Bound]]  # kinds, and bounds of their values
 
 
 def _condition(field: str, operator: str, value: Value) -> _Condition:
@@ -455,7 +367,7 @@ def _ranged_kind(value: Value) -> int | None:
     return NUMBER if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _bounds(operator: str, value: Date, scale: int = 1) -> list[_Bound]:
+def _bounds(operator: str, value: Date, scale: int = 1) -> list[Bound]:
     """Of times that are in, before or after a date."""
     start, end = (max(min(bound * scale, 2**63 - 1), -(2**63)) for bound in (value.start, value.end))
     if operator in ("=", "in"):
@@ -480,12 +392,6 @@ def _distinct(ids: IntArray) -> IntArray:
         return np.flatnonzero(is_there)
     ordered = np.sort(ids)
     return ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))]
-
-
-def _ids(texts: Sequence[str | None]) -> IntArray:
-    """The numbers that SQLite's group_concat has written, int64."""
-    text = ",".join(filter(None, texts))
-    return np.fromstring(text, dtype=np.int64, sep=",") if text else np.empty(0, dtype=np.int64)
 
 
 def _asks_for_modified(where: Filter) -> bool:
