@@ -144,13 +144,11 @@ def _legs(state: IndexState, query: Query, n: int, selection: Selection | None) 
         if selection is None:
             of_all = state.ann.search(query.vector[np.newaxis], max(n, N_NEAR))
             near = of_all.ids[0, :n]
+            found = state.store.chunks_of_vectors(near[near >= 0].tolist())
         else:
             near = _nearest(state, query.vector, n, selection.vectors)
-        found = state.store.chunks_of_vectors(near[near >= 0].tolist())
+            found = selection.with_vectors(near[near >= 0])
         state.store.check_none_missing(near[near >= 0].tolist(), {vector_id for _, _, vector_id in found})
-        if selection is not None and found:  # texts that are also elsewhere share their vectors
-            is_allowed = selection.holds(np.array([document for _, document, _ in found], dtype=np.int64))
-            found = [place for place, allowed in zip(found, is_allowed.tolist(), strict=True) if allowed]
         places.update(found)
     if query.mode != "dense":
         near_chunks = {chunk_id for chunk_id, _, _ in places}
@@ -158,7 +156,11 @@ def _legs(state: IndexState, query: Query, n: int, selection: Selection | None) 
     words, of_all_beside = beside()
     if query.mode != "dense":
         bm25.update(words)
-        places.update(state.store.places_of_chunks(bm25.keys() - near_chunks))
+        others = bm25.keys() - near_chunks
+        if selection is None:
+            places.update(state.store.places_of_chunks(others))
+        else:
+            places.update(selection.with_chunks(np.fromiter(others, dtype=np.int64)))
         state.store.check_none_missing(bm25, {chunk_id for chunk_id, _, _ in places})
     ordered = sorted(places)
     vectors = state.vectors.get(np.array([vector_id for _, _, vector_id in ordered], dtype=np.int64))

@@ -41,16 +41,15 @@ class Places:
         return n
 
     def of(self, documents: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """(those of these documents that are visible, their chunks, their vectors), int64."""
+        """(document, id, vector) of each passage of those of these documents that are visible, int64."""
         at, is_visible = self._positions.find(documents)
-        at = at[is_visible]
+        at, documents = at[is_visible], documents[is_visible]
         if len(self._chunks) == len(self.documents):  # as where each row of a table is one
-            rows = at
-        else:
-            n = self._n[at]
-            ends = np.cumsum(n)
-            rows = np.arange(int(n.sum())) + np.repeat(self._first[at] - (ends - n), n)
-        return documents[is_visible], self._chunks[rows], self._vectors[rows]
+            return documents, self._chunks[at], self._vectors[at]
+        n = self._n[at]
+        ends = np.cumsum(n)
+        rows = np.arange(int(n.sum())) + np.repeat(self._first[at] - (ends - n), n)
+        return np.repeat(documents, n), self._chunks[rows], self._vectors[rows]
 
 
 class Column:

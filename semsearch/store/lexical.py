@@ -149,6 +149,7 @@ class LexicalIndex:
                 f"the lexical index in {folder} cannot be opened ({error}). Rebuild: semsearch index --rebuild"
             ) from error
         self.analyzer = Analyzer()
+        self._last_query: tuple[str, Any] = ("", None)  # each is run several times, over all and over few chunks
 
     def __len__(self) -> int:
         return int(self._searcher.num_docs)
@@ -229,6 +230,14 @@ class LexicalIndex:
         return Query.boolean_query([(Occur.Must, among), (Occur.Must, query)])
 
     def _query(self, text: str) -> Any:
+        """What finds the terms of a text; None where it has none."""
+        asked, query = self._last_query
+        if asked != text:
+            query = self._terms_of(text)
+            self._last_query = (text, query)
+        return query
+
+    def _terms_of(self, text: str) -> Any:
         from tantivy import Occur, Query
 
         schema = self._index.schema

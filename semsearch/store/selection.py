@@ -68,15 +68,42 @@ class Selection:
         documents: int64, ascending rows of the documents that have passages.
         chunks: int64, ascending ids of their passages.
         vectors: int64, ascending ids of the distinct vectors that these have.
+        document_of: int64, the document of each passage.
+        vector_of: int64, the vector of each passage.
     """
 
     documents: IntArray
     chunks: IntArray
     vectors: IntArray
+    document_of: IntArray
+    vector_of: IntArray
+
+    @classmethod
+    def of(cls, document_of: IntArray, chunks: IntArray, vector_of: IntArray) -> Selection:
+        """From the document, id and vector of each passage, in any order."""
+        if np.any(chunks[1:] < chunks[:-1]):
+            order = np.argsort(chunks, kind="stable")
+            document_of, chunks, vector_of = document_of[order], chunks[order], vector_of[order]
+        return cls(_distinct(document_of), chunks, _distinct(vector_of), document_of, vector_of)
 
     def holds(self, documents: IntArray) -> np.typing.NDArray[np.bool_]:
         """Which of these documents, int64 (n,), it lets through."""
         return find(self.documents, documents)[1]
+
+    def with_vectors(self, vectors: IntArray) -> list[tuple[int, int, int]]:
+        """(chunk id, document row, vector id) of its passages that have one of these of its vectors."""
+        is_wanted = np.zeros(int(self.vectors.max(initial=0)) + 1, dtype=np.bool_)
+        is_wanted[vectors] = True
+        return self._places(np.flatnonzero(is_wanted[self.vector_of]))
+
+    def with_chunks(self, chunks: IntArray) -> list[tuple[int, int, int]]:
+        """(chunk id, document row, vector id) of those of its passages that have one of these ids."""
+        at, is_there = find(self.chunks, chunks)
+        return self._places(at[is_there])
+
+    def _places(self, rows: IntArray) -> list[tuple[int, int, int]]:
+        columns = (self.chunks, self.document_of, self.vector_of)
+        return list(zip(*(column[rows].tolist() for column in columns), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,10 +354,8 @@ class Selector:
                 "WHERE d.id = document_id AND d.visible = 0)"
             )
             rows = self._store.query(sql, [f"[{','.join(map(str, documents.tolist()))}]"])
-            found, chunks, vectors = np.ascontiguousarray(np.array(rows, dtype=np.int64).reshape(-1, 3).T)
-        else:
-            found, chunks, vectors = self._all_places().of(documents)
-        return Selection(_distinct(found), _distinct(chunks), _distinct(vectors))
+            return Selection.of(*np.ascontiguousarray(np.array(rows, dtype=np.int64).reshape(-1, 3).T))
+        return Selection.of(*self._all_places().of(documents))
 
     def _all_places(self) -> Places:
         if self._places is None:
@@ -402,7 +427,9 @@ def _asks_for_modified(where: Filter) -> bool:
 
 def _n_bytes(key: str, selection: Selection) -> int:
     """In memory, of a filter and what it lets through."""
-    return SELECTION_BYTES + len(key) + selection.documents.nbytes + selection.chunks.nbytes + selection.vectors.nbytes
+    s = selection
+    arrays = {id(ids): ids.nbytes for ids in (s.documents, s.chunks, s.vectors, s.document_of, s.vector_of)}
+    return SELECTION_BYTES + len(key) + sum(arrays.values())  # the same array where each is there once
 
 
 def _advice(held: set[int]) -> str:

@@ -762,3 +762,19 @@ def test_a_damaged_vector_that_a_filter_lets_through_is_not_passed_over(
         assert searcher.search("river stone", k=1, mode="dense", where="n in (1, 3)")[0].document.id == "d1"
         with pytest.raises(IndexCorrupt, match="damaged"):
             searcher.search("river stone", k=1, mode="dense", where="n != 2")
+
+
+@given(st.permutations(range(12)), st.lists(st.tuples(st.integers(1, 5), st.integers(1, 6)), max_size=12), st.data())
+def test_a_selection_knows_its_passages(ids: list[int], of: list[tuple[int, int]], data: st.DataObject) -> None:
+    places = [(chunk, document, vector) for chunk, (document, vector) in zip(ids, of, strict=False)]
+    columns = np.array(places, dtype=np.int64).reshape(-1, 3).T
+    chosen = Selection.of(columns[1], columns[0], columns[2])
+    assert chosen.chunks.tolist() == sorted(chunk for chunk, _, _ in places)
+    assert chosen.documents.tolist() == sorted({document for _, document, _ in places})
+    assert chosen.vectors.tolist() == sorted({vector for _, _, vector in places})
+    vectors = data.draw(st.sets(st.sampled_from(chosen.vectors.tolist()))) if places else set[int]()
+    found = chosen.with_vectors(np.array([*vectors], dtype=np.int64))
+    assert sorted(found) == sorted(place for place in places if place[2] in vectors)
+    chunks = data.draw(st.sets(st.integers(0, 13)))
+    found = chosen.with_chunks(np.array([*chunks], dtype=np.int64))
+    assert sorted(found) == sorted(place for place in places if place[0] in chunks)
