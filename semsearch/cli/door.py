@@ -63,7 +63,7 @@ class Door(click.Group):
             click.echo(f"\nsemsearch: interrupted{KEPT.get(ctx.invoked_subcommand or '', '')}", err=True)
             ctx.exit(INTERRUPTED)
         except OSError as error:
-            _fail(str(error), error)
+            _fail(_told(error), error)
         except Exception as error:
             _fail(
                 f"unexpected {type(error).__name__}: {error}\n"
@@ -105,6 +105,13 @@ def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
     if os.isatty(2):
         os.write(2, b"\r\x1b[?25h\n")
     os._exit(INTERRUPTED)
+
+
+def _told(error: OSError) -> str:
+    """What the system says of a path."""
+    if isinstance(error, IsADirectoryError) and error.filename:
+        return f"{error.filename} is a folder, where a file is wanted: move it away, or name another"
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
 
 
 def _fail(message: str, error: Exception) -> None:

@@ -680,6 +680,19 @@ class TestVerify:
         assert done.exit_code == 1
         assert f"mv {copy} {copy}.damaged && semsearch index" in done.stdout
 
+    def test_a_folder_in_place_of_a_file(self, index, tmp_path):
+        copy = shutil.copytree(index, tmp_path / "copy")
+        file = next(copy.glob("ann-*"))
+        file.unlink()
+        file.mkdir()
+        for command in ("query bread", "verify"):
+            done = run(*command.split(), "--index", copy)
+            assert done.exit_code and f"semsearch verify --repair --index {copy}" in done.output
+        done = run("verify", "--repair", "--index", copy)
+        assert done.exit_code == 2 and f"{file} is a folder, where a file is wanted: move it away" in done.stderr
+        file.rename(tmp_path / "away")
+        assert run("verify", "--repair", "--index", copy).exit_code == 0
+
     def test_no_index(self):
         done = run("verify")
         assert done.exit_code == 2 and "semsearch index FOLDER" in done.stderr
