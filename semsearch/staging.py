@@ -29,7 +29,7 @@ from semsearch.types import Chunk, Document, Embedder, FloatArray, storable
 
 __all__ = ["Stager", "clean", "document_digest", "encode_stretches"]
 
-CONTENT_VERSION = 2  # raise it when loaders or chunking give other text, so that unchanged files are read again
+CONTENT_VERSION = 3  # raise it when loaders or chunking give other text, so that unchanged files are read again
 MIN_CHUNK_SHARE = 0.2  # of max_tokens: sections shorter than this are joined to the next
 WINDOW_CHUNKS = 256  # for each device: encoded, written and made durable together
 WINDOW_DOCUMENTS = 2_000

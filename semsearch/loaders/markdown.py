@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from semsearch.types import Document, Heading
 
 __all__ = ["first_title", "load_markdown", "markdown_outline", "markdown_words"]
 
-_FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)??(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_FRONT_MATTER = re.compile(
+    r"---[ \t]*\n(?P<yaml>.*?\n)??(?:---|\.\.\.)[ \t]*(?:\n|\Z)|\+\+\+[ \t]*\n(?P<toml>.*?\n)??\+\+\+[ \t]*(?:\n|\Z)",
+    re.DOTALL,
+)
 _MAX_FRONT_MATTER_CHARS = 65_536
 _KEY = re.compile(r"[^\W\d][\w.-]*:(?:[ \t]|$)")
 _BELOW_A_KEY = re.compile(r"[ \t]+\S|[-#\])}]|[ \t]*$")
@@ -50,7 +54,7 @@ def first_title(outline: list[Heading]) -> str:
 
 
 def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
-    """Part YAML front matter from the body; what is no mapping stays in the body.
+    """Part front matter in YAML (between `---`) or TOML (`+++`) from the body; what is no mapping stays in the body.
 
     Values that are not valid YAML, such as a title with a colon, are taken as they are written.
 
@@ -58,19 +62,33 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
         The values, and the body after as many empty lines as the front matter had, so that lines keep their numbers.
     """
     match = _FRONT_MATTER.match(text, 0, _MAX_FRONT_MATTER_CHARS)
-    if not match or not (match.group(1) or "").strip():
+    written = match.group("yaml") or match.group("toml") if match else None
+    if not match or not written or not written.strip():
         return {}, text
-    yaml = import_extra("yaml", "PyYAML")
     try:
-        try:
-            values = yaml.safe_load(match.group(1))
-        except (yaml.YAMLError, ValueError):
-            values = _values_one_by_one(match.group(1), yaml)
+        values = _yaml_values(written) if match.group("yaml") else _toml_values(written)
         if not isinstance(values, dict):
             return {}, text
         return clean_metadata(values), "\n" * match.group().count("\n") + text[match.end() :]
     except (LoadError, ValueError, RecursionError):
         return {}, text
+
+
+def _toml_values(front_matter: str) -> dict[str, Any]:
+    """A mapping; ValueError where it is no valid TOML."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(front_matter)
+
+
+def _yaml_values(front_matter: str) -> Any:
+    yaml = import_extra("yaml", "PyYAML")
+    try:
+        return yaml.safe_load(front_matter)
+    except (yaml.YAMLError, ValueError):
+        return _values_one_by_one(front_matter, yaml)
 
 
 def _values_one_by_one(front_matter: str, yaml: Any) -> dict[str, Any] | None:

@@ -52,7 +52,16 @@ def test_markdown_front_matter_headings_and_fences(tmp_path):
     assert section(document, "Setext").startswith("Setext\n---")
 
 
-@pytest.mark.parametrize("front", ["", "---\ntitle: T\n---\n", "---\ntitle: T\n\ntags:\n- a\n...\n\n", "\n\n"])
+@pytest.mark.parametrize(
+    "front",
+    [
+        "",
+        "---\ntitle: T\n---\n",
+        "---\ntitle: T\n\ntags:\n- a\n...\n\n",
+        "+++\ntitle = 'T'\n[a]\nb = 1\n+++\n\n",
+        "\n\n",
+    ],
+)
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 def test_lines_of_the_text_are_those_of_the_file(tmp_path, front, line_end):
     source = front + "# Title\n\nwords\n"
@@ -83,11 +92,28 @@ def test_markdown_title_falls_back_to_the_first_heading_of_level_1(tmp_path):
         ("---\n- a list\n---\nbody\n", "- a list"),
         ("---\nNote: this: is prose\nof several lines.\n---\nbody\n", "of several lines"),
         ("---\n\nbody\n", "---"),
+        ("+++\ntitle: no TOML\n+++\nbody\n", "no TOML"),
+        ("+++\nopen = 1\n\nbody\n", "open"),
+        ("+++\n" + "a." * 300 + "b = 1\n+++\nbody\n", "a.a"),
+        ("+++\na = " + "[" * 30_000 + "\n+++\nbody\n", "[[["),
     ],
 )
 def test_what_is_no_front_matter_stays_in_the_text(tmp_path, front, kept):
     document = only(write(tmp_path / "a.md", front))
     assert kept in document.text and document.metadata == {}
+
+
+def test_front_matter_in_toml(tmp_path):
+    front = (
+        'title = "The page"\ndate = 2024-05-01\nat = 07:32:00\nratio = nan\ntags = ["a", "b"]\n[author]\nname = "Ada"\n'
+    )
+    document = only(write(tmp_path / "a.md", f"+++\n{front}+++\n# Top\nbody\n"))
+    assert document.title == "The page"
+    assert document.metadata == {
+        "title": "The page", "date": "2024-05-01", "at": "07:32:00", "ratio": None, "tags": ["a", "b"],
+        "author": {"name": "Ada"},
+    }  # fmt: skip
+    assert document.text.strip() == "# Top\nbody" and outline(document) == [(1, "Top")]
 
 
 def test_front_matter_that_is_no_valid_yaml_is_read_value_by_value(tmp_path):
