@@ -156,7 +156,7 @@ class _Inspection:
         if store is not None:
             with contextlib.closing(store), store.snapshot() as meta:
                 try:
-                    self._passages(meta)
+                    self._passages(store, meta)
                     reader = self._vectors(store, meta)
                     self._neighbours(store, meta, reader)
                     self._words(store, meta)
@@ -164,7 +164,9 @@ class _Inspection:
                     if self.options.deep and reader is not None:
                         self._encoder(store, meta, reader)
                     self.sources = _compare_sources(store)
-                except DATABASE_DAMAGE as error:
+                except Exception as error:
+                    if not _may_be_damage(error, self.is_database_broken):
+                        raise
                     self.is_database_broken = True
                     self._add("database", "reading of all tables", [f"{DATABASE} cannot be read: {error}"])
         self._folder(store)
@@ -198,7 +200,7 @@ class _Inspection:
         self._add("database", f"{DATABASE} with its seal, SQLite's integrity and foreign keys", problems, notes=notes)
         return store
 
-    def _passages(self, meta: dict[str, Any]) -> None:
+    def _passages(self, store: Store, meta: dict[str, Any]) -> None:
         path, tell = self.options.path, self.options.tell
         fingerprint = meta["model"]["fingerprint"]
         self.rows = bad_rows(path, fingerprint, lambda done, n: tell("checking documents and passages", done, n))
@@ -208,6 +210,8 @@ class _Inspection:
             problems.append(f"{len(names) - MAX_NAMED:,} more documents are not what was written")
         if self.rows.hashes:
             problems.append(f"{len(self.rows.hashes):,} vectors are kept under a hash that is not their text's")
+        n_lost = store.n_lost()
+        problems += [f"{n_lost:,} documents are gone"] if n_lost else []
         counts = f"{self.rows.n_documents:,} documents and {self.rows.n_chunks:,} passages"
         compared = f"{counts} with checksums, places, hashes"
         self._add("passages", compared, problems)
@@ -321,6 +325,11 @@ class _Inspection:
         self._add("folder", "files that nothing else covers", folder_damage(path), notes=notes)
 
 
+def _may_be_damage(error: Exception, is_database_broken: bool) -> bool:
+    """Whether damage to the database may be behind an error; code that relies on what it holds may raise any."""
+    return isinstance(error, DATABASE_DAMAGE) or (is_database_broken and not isinstance(error, SemsearchError))
+
+
 def _visible_vectors(store: Store) -> IntArray:
     sql = "SELECT DISTINCT vector_id FROM chunks c JOIN documents d ON d.id = document_id WHERE visible = 1"
     return np.array(store.query(sql), dtype=np.int64).ravel()
@@ -375,6 +384,8 @@ def _repair(options: _Options, found: _Inspection) -> tuple[str, ...]:
         try:
             with contextlib.closing(Store(path)) as store, store.snapshot() as meta:
                 rows = bad_rows(path, meta["model"]["fingerprint"], lambda *_: None)
+                if store.n_lost():
+                    return ()  # whatever else is mended, it is not what was written
         except (SemsearchError, *DATABASE_DAMAGE):
             return ()
     if found.damaged("folder"):
@@ -382,7 +393,9 @@ def _repair(options: _Options, found: _Inspection) -> tuple[str, ...]:
     try:
         with unwritable(path), StoreWriter.open_locked(path, must_be_sealed=False) as writer:
             return _repair_parts(options, found, rows, writer)
-    except (IndexCorrupt, *DATABASE_DAMAGE):
+    except Exception as error:
+        if not isinstance(error, IndexCorrupt) and not _may_be_damage(error, found.is_database_broken):
+            raise
         return ()  # what is wrong is found once more
 
 
@@ -408,7 +421,7 @@ def _repair_parts(options: _Options, found: _Inspection, rows: BadRows, writer: 
         mend_codes(repairs, lambda: options.load(built), lambda done, n: tell("encoding", done, n))
         writer.set_meta(tokens_whole=True)
     if found.is_database_broken:
-        repairs.renew_unproven()
+        to_index += repairs.renew_unproven()
     return to_index
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,14 +95,20 @@ def bad_rows(path: Path, fingerprint: str, progress: Callable[[int, int], None])
             names = {row[0]: str(row[1]) for row in rows}
             shown = {row[0] for row in rows if row[-2]}
             bad.documents.update((i, names[i]) for i, text in texts.items() if text is None)
+            places: dict[int, list[tuple[int, int, int]]] = {i: [] for i in texts}
             for *chunk, checksum, known in connection.execute(_CHUNKS, [rows[0][0], rows[-1][0]]):
                 bad.n_chunks += 1
                 document_id, start, end, text, vector_id = chunk[1], chunk[3], chunk[4], chunk[9], chunk[10]
                 whole = texts.get(document_id)
                 if checksum_record(chunk) != checksum or (whole is not None and whole[start:end] != text):
                     bad.documents[document_id] = names.get(document_id, "?")
-                elif document_id in shown and (expected := text_hash(text, key)) != known:
+                    continue
+                places[document_id].append((chunk[2], start, end))
+                if document_id in shown and (expected := text_hash(text, key)) != known:
                     bad.hashes[vector_id] = expected
+            for document_id, whole in texts.items():
+                if whole is not None and not _covers(sorted(places[document_id]), whole):
+                    bad.documents[document_id] = names[document_id]
             bad.n_documents += len(rows)
             progress(bad.n_documents, n_all)
             last = rows[-1][0]
@@ -113,6 +119,20 @@ _CHUNKS = (
     f"SELECT {CHUNK_COLUMNS}, checksum, (SELECT text_hash FROM vectors v WHERE v.id = vector_id) FROM chunks "
     "WHERE document_id BETWEEN ? AND ?"
 )
+
+
+def _covers(places: Sequence[tuple[int, int, int]], text: str) -> bool:
+    """Whether passages, (ordinal, start, end) in order, are all that a text was cut into: between them is no word."""
+    at = 0
+    for expected, (ordinal, start, end) in enumerate(places):
+        if ordinal != expected or _has_word(text, at, start):
+            return False
+        at = max(at, end)
+    return not _has_word(text, at, len(text))
+
+
+def _has_word(text: str, start: int, end: int) -> bool:
+    return any(map(str.isalnum, text[start:end]))  # other signs may be nothing to a model, and in no passage
 
 
 def _document_text(row: tuple[Any, ...]) -> str | None:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexNotFound, InvalidInput
+from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexNotFound, InvalidInput, SemsearchError
 from semsearch.store.checksums import checksum_record
 from semsearch.store.files import DATABASE, PART, command, open_private
 from semsearch.store.recent import RecentDocuments
-from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, FORMAT_VERSION, check_format
+from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, FORMAT_VERSION, check_format, check_tables
+from semsearch.store.sealing import broken_files, read_seal
 from semsearch.types import Chunk, Document, Duplicate, Heading
 
 __all__ = [
@@ -134,11 +135,14 @@ def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
 
 
 def check_names(connection: sqlite3.Connection) -> None:
-    """Make sure that a database of the current format names no file but those of an index; `parse_meta` does the rest.
+    """Make sure that a database of the current format has its tables, and names no file but those of an index.
+
+    `parse_meta` does the rest.
 
     Raises:
-        sqlite3.DatabaseError: it names another.
+        sqlite3.DatabaseError: it has or names others.
     """
+    check_tables(connection)
     names = [name for (name,) in connection.execute("SELECT path FROM checksums")]
     names += [f"vectors/{name}.npy" for (name,) in connection.execute("SELECT name FROM shards")]
     _check_names(names)
@@ -256,10 +260,23 @@ class Store:
                 yield self._read_meta()
             except DATABASE_DAMAGE as error:
                 raise self._damaged(f"cannot be read: {error}") from error
+            except SemsearchError:
+                raise
+            except Exception as error:  # what a value that was not written makes of code which relies on it
+                if self._is_broken():
+                    raise self._damaged("is not what was written") from error
+                raise
             finally:
                 self._connection.execute("ROLLBACK")
             if self._has_changed():
                 raise IndexCorrupt(f"{self.path / DATABASE} was changed while it was read; ask again")
+
+    def _is_broken(self) -> bool:
+        """Whether the bytes of the database are others than the last writer left; not told while one is at work."""
+        with contextlib.suppress(OSError, IndexCorrupt):
+            sums = read_seal(self.path)
+            return sums is not None and bool(broken_files(self.path, sums))
+        return False
 
     def _has_changed(self) -> bool:
         """Whether the database was at rest when it was opened, and was written to since."""
@@ -310,6 +327,11 @@ class Store:
             counts = self.query(COUNT)[0]
         n_chunks, n_vectors, n_documents = counts
         return int(n_chunks), int(n_vectors), int(n_documents)
+
+    def n_lost(self) -> int:
+        """Documents that were counted when this state was written, and are not there."""
+        n_there = self.query("SELECT count(*) FROM documents WHERE visible = 1")[0][0]
+        return max(self.count_chunks()[2] - int(n_there), 0)
 
     def chunks_of_vectors(self, vector_ids: Iterable[int]) -> list[tuple[int, int, int]]:
         """Visible (chunk id, document row, vector id) that have one of these vectors, by chunk id."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,11 +19,14 @@ from semsearch.store.files import DATABASE, sync_folder
 from semsearch.store.inspecting import integrity_problems
 from semsearch.store.metadata import DATABASE_DAMAGE, MAX_VARIABLES, connect
 from semsearch.store.salvage import salvage
+from semsearch.store.schema import migrate, table_names
 from semsearch.store.vectors import shard_files
 from semsearch.store.writing import StoreWriter
 from semsearch.types import FloatArray, IntArray
 
 __all__ = ["Kept", "Repairs", "rewrite_database"]
+
+UNPROVEN = ("field_values", "files", "pending_files", "roots")  # tables whose rows have no checksums
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,16 +167,38 @@ class Repairs:
             self.store.db.conn.executemany("DELETE FROM vectors WHERE text_hash = ? AND id != ?", rows)
             self.store.db.conn.executemany("UPDATE vectors SET text_hash = ? WHERE id = ?", rows)
 
-    def renew_unproven(self) -> None:
+    def renew_unproven(self) -> tuple[str, ...]:
         """Make anew what no checksum proves: fields are taken from the documents, and the next run reads all files.
 
-        It encodes only what is new.
+        It encodes only what is new. Gives the folders of which it is no longer known how they are to be read.
         """
-        store = self.store
+        store, unknown = self.store, []
         with store.db.atomic():
+            store.forget_staged()
             store.db.execute("DELETE FROM field_values")
             enter_fields_of_all(store.db.conn)
-            store.db.execute("UPDATE files SET content_hash = NULL")
+            for path, *how in store.rows("SELECT path, globs, excludes, text_column FROM roots"):
+                if not _is_root(path, *how):
+                    unknown += [path] if isinstance(path, str) else []
+                    store.db.execute("DELETE FROM roots WHERE path IS ?", [path])
+            store.db.execute("DELETE FROM files WHERE typeof(path) <> 'text'")
+            store.db.execute(
+                "INSERT OR IGNORE INTO files (path, status, reason, checked_ns) "
+                "SELECT DISTINCT path, 'indexed', '', 0 FROM documents WHERE visible = 1 AND path NOT NULL"
+            )
+            store.db.execute(
+                "UPDATE files SET content_hash = NULL, "
+                "size = CASE typeof(size) WHEN 'integer' THEN size END, "
+                "mtime_ns = CASE typeof(mtime_ns) WHEN 'integer' THEN mtime_ns END, "
+                "status = CASE WHEN status IN ('indexed', 'skipped', 'failed') THEN status ELSE 'failed' END, "
+                "reason = CASE typeof(reason) WHEN 'text' THEN reason ELSE '' END, "
+                "checked_ns = CASE typeof(checked_ns) WHEN 'integer' THEN checked_ns ELSE 0 END"
+            )
+            bounds = [_bounds(store.path / "vectors", name) for (name,) in store.rows("SELECT name FROM shards")]
+            largest = max((high for _, high in filter(None, bounds)), default=0)
+            sql = "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'vectors'"  # ids never come back
+            store.db.execute(sql, [largest])
+        return tuple(unknown)
 
 
 def rewrite_database(path: Path) -> bool:
@@ -185,7 +211,7 @@ def rewrite_database(path: Path) -> bool:
     try:
         with contextlib.closing(connect(path, read_only=True)) as connection:
             connection.execute("PRAGMA cell_size_check = OFF")
-            connection.execute("VACUUM INTO ?", [str(new)])
+            _copy_rows(connection, new)
         with contextlib.closing(sqlite3.connect(new)) as connection:
             problems = integrity_problems(connection)
             connection.execute("PRAGMA journal_mode = WAL")
@@ -202,6 +228,39 @@ def rewrite_database(path: Path) -> bool:
     finally:
         for leftover in path.glob(f"{new.name}*"):
             leftover.unlink(missing_ok=True)
+
+
+def _copy_rows(connection: sqlite3.Connection, new: Path) -> None:
+    """Copy the rows of an index's tables into a new database.
+
+    Left out are passages without their document or vector, as `bad_rows` misses them, and, of what is made anew
+    afterwards (`Repairs.renew_unproven`), rows that cannot be.
+    """
+    with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as fresh:
+        migrate(fresh)
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute("ATTACH ? AS fresh", [str(new)])
+    connection.execute("BEGIN")
+    for table in table_names():
+        insert = "INSERT OR IGNORE" if table in UNPROVEN else "INSERT"
+        # A limit, or SQLite would copy pages of table and indexes as they are; not indexed, or it would believe one.
+        connection.execute(f"{insert} INTO fresh.{table} SELECT * FROM main.{table} NOT INDEXED LIMIT -1")
+    for table, column, other in (
+        ("chunks", "document_id", "documents"),
+        ("chunks", "vector_id", "vectors"),
+        ("field_values", "document_id", "documents"),
+    ):
+        connection.execute(f"DELETE FROM fresh.{table} WHERE {column} NOT IN (SELECT id FROM fresh.{other})")
+    connection.execute("COMMIT")
+
+
+def _is_root(path: object, globs: object, excludes: object, text_column: object) -> bool:
+    """Whether these columns of `roots` can be what was written."""
+    try:
+        patterns = [*json.loads(str(globs)), *json.loads(str(excludes))]
+    except (ValueError, TypeError):
+        return False
+    return isinstance(path, str) and isinstance(text_column, str | None) and all(isinstance(p, str) for p in patterns)
 
 
 def _bounds(folder: Path, name: str) -> tuple[int, int] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sqlite3
 from collections.abc import Callable
 
@@ -9,7 +11,15 @@ from semsearch.errors import IndexIncompatible
 from semsearch.store.checksums import checksum_record
 from semsearch.store.fields import enter_fields_of_all, enter_several
 
-__all__ = ["CHUNK_COLUMNS", "DOCUMENT_COLUMNS", "FORMAT_VERSION", "check_format", "migrate"]
+__all__ = [
+    "CHUNK_COLUMNS",
+    "DOCUMENT_COLUMNS",
+    "FORMAT_VERSION",
+    "check_format",
+    "check_tables",
+    "migrate",
+    "table_names",
+]
 
 # What the checksum of a row covers, in this order. `documents.content` has one of its own, zlib's.
 CHUNK_COLUMNS = 'id, document_id, ordinal, start, "end", line_start, line_end, heading, page, text, vector_id'
@@ -163,3 +173,31 @@ def check_format(connection: sqlite3.Connection) -> int:
             "Upgrade it: pip install --upgrade semsearch"
         )
     return version
+
+
+def check_tables(connection: sqlite3.Connection) -> None:
+    """Make sure that the tables of a database of the current format are those of an index.
+
+    Raises:
+        sqlite3.DatabaseError: they are others.
+    """
+    if _tables_of(connection) != _expected_tables():
+        raise sqlite3.DatabaseError("its tables are not those of an index")
+
+
+def table_names() -> list[str]:
+    """The tables of the current format."""
+    return sorted(name for kind, name, *_ in _expected_tables() if kind == "table")
+
+
+@functools.cache
+def _expected_tables() -> frozenset[tuple[str, ...]]:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        migrate(connection)
+        return _tables_of(connection)
+
+
+def _tables_of(connection: sqlite3.Connection) -> frozenset[tuple[str, ...]]:
+    """(kind, name, table, SQL) of all but SQLite's own."""
+    sql = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~'"
+    return frozenset(connection.execute(sql).fetchall())

@@ -244,6 +244,87 @@ def test_a_message_of_sqlite_that_is_no_text_is_damage_too(copy: Path) -> None:
     assert not report.is_sound and "semsearch index" in report.damages[0].fix
 
 
+@pytest.mark.parametrize(
+    ("change", "of_a_search"),
+    [
+        ("UPDATE field_values SET document_id = 'one, two' WHERE document_id = 5", {"where": "number >= 0"}),
+        ("UPDATE chunks SET vector_id = 'a' WHERE document_id = 5", {"where": "number = 4"}),
+        ("UPDATE files SET path = x'00' WHERE path LIKE '%violin.txt'", {}),
+        ("UPDATE files SET size = 'a', mtime_ns = 'b', status = 7, reason = 8, checked_ns = 'c'", {}),
+        ("INSERT INTO files VALUES (x'00', 1, 1, NULL, 'indexed', '', 1)", {}),
+        ("UPDATE roots SET globs = '[1'", {}),
+        ("UPDATE roots SET excludes = '[7]'", {}),
+        ("UPDATE roots SET text_column = x'00'", {}),
+    ],
+)
+def test_values_of_another_kind_are_damage(copy: Path, change: str, of_a_search: dict[str, str]) -> None:
+    expected, toy = ask(copy), ToyEmbedder()
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        (root,) = connection.execute("SELECT path FROM roots").fetchone()
+        connection.execute(change)
+    if of_a_search:
+        with Searcher.open(copy, embedder=toy) as searcher, pytest.raises(IndexCorrupt, match="verify --repair"):
+            searcher.search("the violin beside the kettle", **of_a_search)
+    assert not verify(copy, embedder=toy).is_sound
+    report = verify(copy, repair=True, embedder=toy)
+    assert not report.damages
+    assert report.to_index == ((root,) if "roots" in change else ("d4",) if "chunks" in change else ())
+    build_index(make_documents(40), index=copy, embedder=toy)
+    build_index(root, index=copy, embedder=toy)
+    assert toy.n_encoded == 0 and without_scores(ask(copy)) == without_scores(expected)
+    report = verify(copy, embedder=toy)
+    assert report.is_sound and report.sources == SourceCounts(unchanged=3)
+
+
+def test_tables_by_another_name_are_damage_and_mended(copy: Path) -> None:
+    expected, toy = ask(copy), ToyEmbedder()
+    data = (copy / "store.db").read_bytes()
+    (copy / "store.db").write_bytes(data.replace(b"reason TEXT", b"raison TEXT"))
+    with pytest.raises(IndexCorrupt, match="semsearch verify"):
+        ask(copy)
+    assert not verify(copy, embedder=toy).is_sound
+    assert verify(copy, repair=True, embedder=toy).is_sound and ask(copy) == expected
+    build_index(index=copy, embedder=toy)
+    assert toy.n_encoded == 0
+
+
+def test_an_index_of_sqlite_that_lags_behind_is_made_anew(copy: Path) -> None:
+    expected, toy = ask(copy), ToyEmbedder()
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        row = connection.execute("SELECT * FROM sqlite_master WHERE name = 'files_modified'").fetchone()
+        connection.execute("DELETE FROM sqlite_master WHERE name = 'files_modified'")
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        connection.execute("UPDATE files SET mtime_ns = mtime_ns + 1")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", row)
+    problems = [damage.what for damage in verify(copy, embedder=toy).damages]
+    assert any("missing from index files_modified" in problem for problem in problems)
+    assert verify(copy, repair=True, embedder=toy).is_sound and ask(copy) == expected
+
+
+def test_a_document_that_is_gone_is_missed(copy: Path) -> None:
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("DELETE FROM documents WHERE key IN ('d7', 'd9')")
+    (copy / "store.sum").unlink()  # as if a writer had done so
+    problems = [damage.what for damage in verify(copy, embedder=ToyEmbedder()).damages]
+    assert "2 documents are gone" in problems
+    report = verify(copy, repair=True, embedder=ToyEmbedder())
+    assert not report.is_sound and "semsearch index" in report.damages[0].fix
+
+
+def test_ids_do_not_come_back_after_a_repair(copy: Path) -> None:
+    build_index(make_documents(40)[:1], index=copy, embedder=ToyEmbedder())
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        (largest,) = connection.execute("SELECT max(id) FROM vectors").fetchone()
+        connection.execute("DELETE FROM sqlite_sequence")
+    assert verify(copy, repair=True, embedder=ToyEmbedder()).is_sound
+    build_index([Document("new", "A text that was not there before.")], index=copy, embedder=ToyEmbedder())
+    with closing(sqlite3.connect(copy / "store.db")) as connection:
+        assert connection.execute("SELECT max(id) FROM vectors").fetchone()[0] == largest + 1
+
+
 def test_only_vectors_that_are_gone_are_encoded(copy: Path) -> None:
     expected = ask(copy)
     shard = copy / "vectors" / "000000.npy"
