@@ -187,12 +187,10 @@ class Repairs:
                 "SELECT DISTINCT path, 'indexed', '', 0 FROM documents WHERE visible = 1 AND path NOT NULL"
             )
             store.db.execute(
-                "UPDATE files SET content_hash = NULL, "
-                "size = CASE typeof(size) WHEN 'integer' THEN size END, "
+                "UPDATE files SET size = NULL, content_hash = NULL, checked_ns = 0, "
                 "mtime_ns = CASE typeof(mtime_ns) WHEN 'integer' THEN mtime_ns END, "
                 "status = CASE WHEN status IN ('indexed', 'skipped', 'failed') THEN status ELSE 'failed' END, "
-                "reason = CASE typeof(reason) WHEN 'text' THEN reason ELSE '' END, "
-                "checked_ns = CASE typeof(checked_ns) WHEN 'integer' THEN checked_ns ELSE 0 END"
+                "reason = CASE typeof(reason) WHEN 'text' THEN reason ELSE '' END"
             )
             bounds = [_bounds(store.path / "vectors", name) for (name,) in store.rows("SELECT name FROM shards")]
             largest = max((high for _, high in filter(None, bounds)), default=0)

@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semsearch import Document, Hit, Searcher, build_index
+from semsearch import Document, Hit, Searcher, build_index, remove
 from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexLocked, IndexNotFound, SemsearchError
 from semsearch.reports import SourceCounts, VerifyReport
 from semsearch.store.ann import FlatIndex
 from semsearch.store.checksums import checksum_file, checksum_rows
 from semsearch.store.files import writer_lock
-from semsearch.store.info import inspect_index
+from semsearch.store.info import inspect_index, list_files
+from semsearch.store.inspecting import _covers
 from semsearch.store.metadata import Store
 from semsearch.store.schema import FORMAT_VERSION
 from semsearch.store.tokens import TokenReader
@@ -268,6 +269,10 @@ def test_values_of_another_kind_are_damage(copy: Path, change: str, of_a_search:
     assert not verify(copy, embedder=toy).is_sound
     report = verify(copy, repair=True, embedder=toy)
     assert not report.damages
+    with Searcher.open(copy, embedder=toy) as searcher:
+        hits = searcher.search("kettle", k=9, where="modified > 2000-06-01")
+        assert len(hits) == (0 if "mtime_ns" in change else 2 if "violin" in change else 3)
+    assert {row.status for row in list_files(copy)} <= {"indexed", "failed"}
     assert report.to_index == ((root,) if "roots" in change else ("d4",) if "chunks" in change else ())
     build_index(make_documents(40), index=copy, embedder=toy)
     build_index(root, index=copy, embedder=toy)
@@ -303,11 +308,30 @@ def test_an_index_of_sqlite_that_lags_behind_is_made_anew(copy: Path) -> None:
     assert verify(copy, repair=True, embedder=toy).is_sound and ask(copy) == expected
 
 
-def test_a_document_that_is_gone_is_missed(copy: Path) -> None:
+def test_rows_that_no_table_takes_are_made_anew(copy: Path) -> None:
+    expected, toy = ask(copy), ToyEmbedder()
+    for before, after in (("status TEXT NOT NULL", "status TEXT"), ("status TEXT,", "status TEXT NOT NULL,")):
+        with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            sql = "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = 'files'"
+            assert connection.execute(sql, [before, after]).rowcount == 1
+        if after == "status TEXT":
+            with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+                connection.execute("UPDATE files SET status = NULL WHERE path LIKE '%violin.txt'")
+    assert verify(copy, repair=True, embedder=toy).is_sound and ask(copy) == expected
+    files = {Path(row.path).name: row.status for row in list_files(copy) if row.path.endswith(".txt")}
+    assert files == {"river.txt": "indexed", "violin.txt": "indexed", "kettle.txt": "indexed"}
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_a_document_that_is_gone_is_missed(copy: Path, is_sealed: bool) -> None:
     with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("DELETE FROM documents WHERE key IN ('d7', 'd9')")
-    (copy / "store.sum").unlink()  # as if a writer had done so
+        if is_sealed:  # and the repair has something to do
+            connection.execute("UPDATE chunks SET text = text || '!' WHERE document_id = 12")
+    if not is_sealed:  # as if a writer had done so
+        (copy / "store.sum").unlink()
     problems = [damage.what for damage in verify(copy, embedder=ToyEmbedder()).damages]
     assert "2 documents are gone" in problems
     report = verify(copy, repair=True, embedder=ToyEmbedder())
@@ -315,14 +339,40 @@ def test_a_document_that_is_gone_is_missed(copy: Path) -> None:
 
 
 def test_ids_do_not_come_back_after_a_repair(copy: Path) -> None:
-    build_index(make_documents(40)[:1], index=copy, embedder=ToyEmbedder())
-    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+    toy = ToyEmbedder()
+    build_index([Document("last", "A text of which only its vector is left.")], index=copy, embedder=toy)
+    with closing(sqlite3.connect(copy / "store.db")) as connection:
         (largest,) = connection.execute("SELECT max(id) FROM vectors").fetchone()
+    remove([], ids=["last"], index=copy)
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        connection.execute("DELETE FROM vectors WHERE id = ?", [largest])
         connection.execute("DELETE FROM sqlite_sequence")
-    assert verify(copy, repair=True, embedder=ToyEmbedder()).is_sound
-    build_index([Document("new", "A text that was not there before.")], index=copy, embedder=ToyEmbedder())
+    assert verify(copy, repair=True, embedder=toy).is_sound
+    build_index([Document("new", "A text that was not there before.")], index=copy, embedder=toy)
     with closing(sqlite3.connect(copy / "store.db")) as connection:
         assert connection.execute("SELECT max(id) FROM vectors").fetchone()[0] == largest + 1
+    assert verify(copy, embedder=toy).is_sound
+
+
+@pytest.mark.parametrize(
+    ("text", "places", "are_all"),
+    [
+        ("", [], True),
+        (" \u200b--\n", [], True),
+        ("a b", [], False),
+        ("one. two.", [(0, 0, 4), (1, 5, 9)], True),
+        ("one.\u200b\x00 two.\n\u200d", [(0, 0, 4), (1, 7, 11)], True),
+        ("one. two. ***", [(0, 0, 9), (2, 10, 13)], False),
+        ("one. two. ***", [(1, 0, 9)], False),
+        ("one. two.", [(0, 0, 4)], False),
+        ("one. two.", [(0, 5, 9)], False),
+        ("one. two. six.", [(0, 0, 4), (1, 10, 14)], False),
+    ],
+)
+def test_passages_have_to_be_all_of_their_document(
+    text: str, places: list[tuple[int, int, int]], are_all: bool
+) -> None:
+    assert _covers(places, text) == are_all
 
 
 def test_only_vectors_that_are_gone_are_encoded(copy: Path) -> None:
