@@ -386,7 +386,7 @@ def _repair(options: _Options, found: _Inspection) -> tuple[str, ...]:
                 rows = bad_rows(path, meta["model"]["fingerprint"], lambda *_: None)
                 if store.n_lost():
                     return ()  # whatever else is mended, it is not what was written
-        except (SemsearchError, *DATABASE_DAMAGE):
+        except Exception:  # of whatever kind, by what the database holds
             return ()
     if found.damaged("folder"):
         (path / IGNORE).unlink(missing_ok=True)

@@ -95,7 +95,7 @@ def bad_rows(path: Path, fingerprint: str, progress: Callable[[int, int], None])
             names = {row[0]: str(row[1]) for row in rows}
             shown = {row[0] for row in rows if row[-2]}
             bad.documents.update((i, names[i]) for i, text in texts.items() if text is None)
-            places: dict[int, list[tuple[int, int, int]]] = {i: [] for i in texts}
+            places: dict[int, list[tuple[int, int, int]]] = {}
             for *chunk, checksum, known in connection.execute(_CHUNKS, [rows[0][0], rows[-1][0]]):
                 bad.n_chunks += 1
                 document_id, start, end, text, vector_id = chunk[1], chunk[3], chunk[4], chunk[9], chunk[10]
@@ -103,11 +103,11 @@ def bad_rows(path: Path, fingerprint: str, progress: Callable[[int, int], None])
                 if checksum_record(chunk) != checksum or (whole is not None and whole[start:end] != text):
                     bad.documents[document_id] = names.get(document_id, "?")
                     continue
-                places[document_id].append((chunk[2], start, end))
+                places.setdefault(document_id, []).append((chunk[2], start, end))
                 if document_id in shown and (expected := text_hash(text, key)) != known:
                     bad.hashes[vector_id] = expected
             for document_id, whole in texts.items():
-                if whole is not None and not _covers(sorted(places[document_id]), whole):
+                if whole is not None and not _covers(sorted(places.get(document_id, [])), whole):
                     bad.documents[document_id] = names[document_id]
             bad.n_documents += len(rows)
             progress(bad.n_documents, n_all)

@@ -135,14 +135,11 @@ def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
 
 
 def check_names(connection: sqlite3.Connection) -> None:
-    """Make sure that a database of the current format has its tables, and names no file but those of an index.
-
-    `parse_meta` does the rest.
+    """Make sure that a database of the current format names no file but those of an index; `parse_meta` does the rest.
 
     Raises:
-        sqlite3.DatabaseError: it has or names others.
+        sqlite3.DatabaseError: it names another.
     """
-    check_tables(connection)
     names = [name for (name,) in connection.execute("SELECT path FROM checksums")]
     names += [f"vectors/{name}.npy" for (name,) in connection.execute("SELECT name FROM shards")]
     _check_names(names)
@@ -219,6 +216,7 @@ class Store:
             is_current = version in (0, FORMAT_VERSION)
             complete = version == FORMAT_VERSION and read_meta(self._connection).keys() >= NEEDED_META
             if complete:
+                check_tables(self._connection)
                 check_names(self._connection)
         except DATABASE_DAMAGE as error:
             raise IndexCorrupt(

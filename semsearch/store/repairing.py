@@ -194,8 +194,9 @@ class Repairs:
             )
             bounds = [_bounds(store.path / "vectors", name) for (name,) in store.rows("SELECT name FROM shards")]
             largest = max((high for _, high in filter(None, bounds)), default=0)
-            sql = "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'vectors'"  # ids never come back
-            store.db.execute(sql, [largest])
+            (known,) = store.rows("SELECT max(seq) FROM sqlite_sequence WHERE name = 'vectors'")[0]
+            store.db.execute("DELETE FROM sqlite_sequence WHERE name = 'vectors'")  # whose ids never come back
+            store.db.execute("INSERT INTO sqlite_sequence VALUES ('vectors', ?)", [max(known or 0, largest)])
         return tuple(unknown)
 
 

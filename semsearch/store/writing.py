@@ -31,7 +31,7 @@ from semsearch.store.metadata import (
     unpack_document,
 )
 from semsearch.store.nearest import SearchKind
-from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, check_format, migrate
+from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, check_format, check_tables, migrate
 from semsearch.store.sealing import SEAL, Sums, break_seal, broken_files, read_seal, seal
 from semsearch.store.tokens import TokenWriter
 from semsearch.store.vectors import shard_files, unreadable_shards, write_sums
@@ -64,6 +64,7 @@ class StoreWriter:
             before = check_format(connection)
             migrate(connection)
             self.meta = read_meta(connection)
+            check_tables(connection)
             check_names(connection)
         except DATABASE_DAMAGE as error:
             connection.close()

@@ -325,6 +325,14 @@ def test_rows_that_no_table_takes_are_made_anew(copy: Path) -> None:
     assert sorted(names) == [("kettle.txt", "indexed"), ("river.txt", "indexed"), ("violin.txt", "indexed")]
 
 
+def test_passages_without_their_document_are_damage(copy: Path) -> None:
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        connection.execute("DELETE FROM documents WHERE key = 'd7'")
+    problems = [damage.what for damage in verify(copy, embedder=ToyEmbedder()).damages]
+    assert "1 documents are gone" in problems and any("documents that is not there" in what for what in problems)
+    assert not verify(copy, repair=True, embedder=ToyEmbedder()).is_sound
+
+
 @pytest.mark.parametrize("is_sealed", [True, False])
 def test_a_document_that_is_gone_is_missed(copy: Path, is_sealed: bool) -> None:
     with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
