@@ -165,7 +165,7 @@ class _Inspection:
                         self._encoder(store, meta, reader)
                     self.sources = _compare_sources(store)
                 except Exception as error:
-                    if not _may_be_damage(error, self.is_database_broken):
+                    if not _may_be_damage(error, self.is_database_broken or self.is_repaired):
                         raise
                     self.is_database_broken = True
                     self._add("database", "reading of all tables", [f"{DATABASE} cannot be read: {error}"])
@@ -210,7 +210,7 @@ class _Inspection:
             problems.append(f"{len(names) - MAX_NAMED:,} more documents are not what was written")
         if self.rows.hashes:
             problems.append(f"{len(self.rows.hashes):,} vectors are kept under a hash that is not their text's")
-        n_lost = store.n_lost()
+        n_lost = store.n_lost(self.rows.documents)
         problems += [f"{n_lost:,} documents are gone"] if n_lost else []
         counts = f"{self.rows.n_documents:,} documents and {self.rows.n_chunks:,} passages"
         compared = f"{counts} with checksums, places, hashes"
@@ -384,7 +384,7 @@ def _repair(options: _Options, found: _Inspection) -> tuple[str, ...]:
         try:
             with contextlib.closing(Store(path)) as store, store.snapshot() as meta:
                 rows = bad_rows(path, meta["model"]["fingerprint"], lambda *_: None)
-                if store.n_lost():
+                if store.n_lost(rows.documents):
                     return ()  # whatever else is mended, it is not what was written
         except Exception:  # of whatever kind, by what the database holds
             return ()
@@ -412,9 +412,10 @@ def _repair_parts(options: _Options, found: _Inspection, rows: BadRows, writer: 
         without=rows.documents,
     )
     to_index: tuple[str, ...] = ()
-    if rows.documents or any(found.damaged(part) for part in ("nearest neighbours", "words")):
+    # Of a database that was rewritten they may name passages that are no longer in it.
+    ann, words = (found.is_database_broken or found.damaged(part) for part in ("nearest neighbours", "words"))
+    if rows.documents or ann or words:
         tell("making FAISS and lexical index anew", 0, 0)
-        ann, words = found.damaged("nearest neighbours"), found.damaged("words")
         to_index = repairs.rebuild(rows.documents, lexical=words, ann=ann)
     if found.damaged("tokens"):
         writer.tokens.drop_unsound()

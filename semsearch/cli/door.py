@@ -110,8 +110,9 @@ def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
 def _told(error: OSError) -> str:
     """What the system says of a path."""
     if isinstance(error, IsADirectoryError) and error.filename:
-        return f"{error.filename} is a folder, where a file is wanted: move it away, or name another"
-    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        path = error.filename2 or error.filename  # of a file and its new name the second
+        return f"{path} is a folder, where a file is wanted: move it away, or name another"
+    return str(error)
 
 
 def _fail(message: str, error: Exception) -> None:

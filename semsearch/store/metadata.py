@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -326,10 +326,15 @@ class Store:
         n_chunks, n_vectors, n_documents = counts
         return int(n_chunks), int(n_vectors), int(n_documents)
 
-    def n_lost(self) -> int:
-        """Documents that were counted when this state was written, and are not there."""
-        n_there = self.query("SELECT count(*) FROM documents WHERE visible = 1")[0][0]
-        return max(self.count_chunks()[2] - int(n_there), 0)
+    def n_lost(self, named: Collection[int] = ()) -> int:
+        """Documents with passages that were counted when this state was written, and are not there.
+
+        Those named, by row, count as there: their passages may be gone, but that is known.
+        """
+        sql = "SELECT DISTINCT document_id FROM chunks c JOIN documents d ON d.id = document_id WHERE visible = 1"
+        there = {row for (row,) in self.query(sql)}
+        there.update(row for (row,) in self.query("SELECT id FROM documents WHERE visible = 1") if row in named)
+        return max(self.count_chunks()[2] - len(there), 0)
 
     def chunks_of_vectors(self, vector_ids: Iterable[int]) -> list[tuple[int, int, int]]:
         """Visible (chunk id, document row, vector id) that have one of these vectors, by chunk id."""

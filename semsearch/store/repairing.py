@@ -232,8 +232,8 @@ def rewrite_database(path: Path) -> bool:
 def _copy_rows(connection: sqlite3.Connection, new: Path) -> None:
     """Copy the rows of an index's tables into a new database.
 
-    Left out are passages without their document or vector, as `bad_rows` misses them, and, of what is made anew
-    afterwards (`Repairs.renew_unproven`), rows that cannot be.
+    Left out are passages without their document or vector, whose documents `bad_rows` then finds incomplete, and, of
+    what is made anew afterwards (`Repairs.renew_unproven`), rows that cannot be.
     """
     with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as fresh:
         migrate(fresh)

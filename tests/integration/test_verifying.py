@@ -325,6 +325,40 @@ def test_rows_that_no_table_takes_are_made_anew(copy: Path) -> None:
     assert sorted(names) == [("kettle.txt", "indexed"), ("river.txt", "indexed"), ("violin.txt", "indexed")]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM chunks WHERE document_id = 7",
+        "UPDATE chunks SET vector_id = 99999 WHERE document_id = 7",
+        "DELETE FROM vectors WHERE id = (SELECT vector_id FROM chunks WHERE document_id = 7)",
+    ],
+)
+def test_what_is_taken_out_is_no_longer_found(copy: Path, change: str) -> None:
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        ((key, text),) = connection.execute(
+            "SELECT key, text FROM documents d JOIN chunks ON document_id = d.id AND d.id = 7"
+        )
+        connection.execute(change)
+    report = verify(copy, repair=True, embedder=ToyEmbedder())
+    assert report.to_index == (key,) and not report.damages
+    with Searcher.open(copy, embedder=ToyEmbedder()) as searcher:
+        for mode in ("dense", "lexical", "hybrid"):
+            hits = searcher.search(text, mode=mode, k=40)
+            assert len(hits) > 5 and key not in {hit.document.id for hit in hits}
+
+
+def test_documents_without_passages_hide_no_loss(copy: Path) -> None:
+    build_index(
+        [Document("signs", "\u200b"), Document("more signs", "\u200b\u200d")], index=copy, embedder=ToyEmbedder()
+    )
+    assert verify(copy, embedder=ToyEmbedder()).is_sound
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("DELETE FROM documents WHERE key IN ('d7', 'd9')")
+    report = verify(copy, repair=True, embedder=ToyEmbedder())
+    assert any("2 documents are gone" in damage.what for damage in report.damages)
+
+
 def test_passages_without_their_document_are_damage(copy: Path) -> None:
     with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
         connection.execute("DELETE FROM documents WHERE key = 'd7'")
