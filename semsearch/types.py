@@ -218,7 +218,10 @@ class Embedder(Protocol):
         ...
 
     def token_spans(self, texts: Sequence[str]) -> list[IntArray]:
-        """Character spans (start, end) of each text's tokens, int64 (n_tokens, 2), without special ones and prompts."""
+        """Character spans (start, end) of each text's tokens, int64 (n_tokens, 2), without special ones and prompts.
+
+        Every letter and digit lies in one: what has no token is in no passage, and `verify` misses it.
+        """
         ...
 
     def unknown_share(self, text: str) -> float:
