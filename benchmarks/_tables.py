@@ -82,7 +82,7 @@ DIGITS = {  # decimals of each column; those not named here are left out of READ
     "refused, with what to run": 0,
     "other hits": 0,
     "mended, same hits": 0,
-    "documents named to index again": 0,
+    "lost documents named or counted": 0,
     "told to index anew": 0,
     "killed": 0,
     "answers as before the run": 0,

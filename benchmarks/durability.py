@@ -47,7 +47,7 @@ OUTCOMES = (
     "other hits",
     "mended, same hits",
     "mended, other hits",
-    "documents named to index again",
+    "lost documents named or counted",
     "told to index anew",
     "not mended",
 )
@@ -98,8 +98,8 @@ def outcome_of_repair(index: Path, embedder: Embedder, expected: Answers) -> str
     report = verify(index, repair=True, embedder=embedder)
     if report.is_sound:
         return "mended, same hits" if ask(index, embedder) == expected else "mended, other hits"
-    if report.to_index and not report.damages:
-        return "documents named to index again"
+    if not report.damages:
+        return "lost documents named or counted"
     return "told to index anew" if "semsearch index" in report.damages[0].fix else "not mended"
 
 

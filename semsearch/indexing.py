@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -147,7 +146,7 @@ def remove(
         paths: set[str] = set()
         missing = [key for key in ids if not _has_document(store, key)]
         keys = set(ids) - set(missing)
-        known_roots = set(remembered_roots(store))
+        known_roots = set(remembered_roots(store.meta))
         gone_roots = set()
         for item in map(str, items):
             place = absolute_path(item)
@@ -261,7 +260,7 @@ class _Run:
         ]
         for root in roots:
             self._read([p for p in to_read if seen.found[p] is root], root.text_column)
-        elsewhere = [path for path in remembered_roots(store) if path not in {root.path for root in roots}]
+        elsewhere = [path for path in remembered_roots(store.meta) if path not in {root.path for root in roots}]
         kept = [*seen.left_out, *(root.path for root in seen.gone)]
         for path in sorted(known.keys() - seen.found.keys() - seen.left_out.keys()):
             is_others = any(covers(other, path) for other in elsewhere) and os.path.lexists(path)
@@ -343,14 +342,10 @@ class _Run:
             elapsed_s = time.monotonic() - self._started
             self._progress(Progress(sum(self._counts.values()), self._n_total, n_chunks, elapsed_s, path))
 
-    def _roots_to_remember(self) -> list[tuple[str, str, str, str | None]]:
-        """Rows of roots that are new, or read otherwise than before."""
-        known = remembered_roots(self._store)
-        return [
-            (root.path, json.dumps(root.globs), json.dumps(root.excludes), root.text_column)
-            for root in self._roots
-            if replace(root, is_changed=False) != known.get(root.path)
-        ]
+    def _roots_to_remember(self) -> dict[str, dict[str, Any]]:
+        """How roots are read that are new, or read otherwise than before, by path."""
+        known = remembered_roots(self._store.meta)
+        return {r.path: r.how for r in self._roots if replace(r, is_changed=False) != known.get(r.path)}
 
     def finish(self) -> IndexReport:
         """Make everything visible, unless nothing is different."""

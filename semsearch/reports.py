@@ -151,6 +151,8 @@ class VerifyReport:
         checks: one a part, in order.
         mended: what was wrong before and was repaired.
         to_index: paths, or ids where there is none, of documents that were damaged and have to be indexed again.
+        n_lost: how many more are gone, of which nothing tells what they were. The next run reads all files again; those
+            that came from no file have to be given again.
         recall: mean share of the 10 nearest of exact search that the FAISS index finds; None where it was not measured.
         sources: None where the database cannot be read.
         elapsed_s: seconds.
@@ -160,6 +162,7 @@ class VerifyReport:
     checks: tuple[Check, ...]
     mended: tuple[Damage, ...]
     to_index: tuple[str, ...]
+    n_lost: int
     recall: float | None
     sources: SourceCounts | None
     elapsed_s: float
@@ -172,7 +175,7 @@ class VerifyReport:
     @property
     def is_sound(self) -> bool:
         """Whether nothing is wrong now, or has gone."""
-        return not self.damages and not self.to_index
+        return not self.damages and not self.to_index and not self.n_lost
 
     def as_dict(self) -> dict[str, Any]:
         """The object that `semsearch verify --json` prints."""
@@ -182,6 +185,7 @@ class VerifyReport:
             "checks": [asdict(check) for check in self.checks],
             "mended": [asdict(damage) for damage in self.mended],
             "to_index": list(self.to_index),
+            "n_lost": self.n_lost,
             "recall_at_10": self.recall,
             "sources": asdict(self.sources) if self.sources is not None else None,
             "elapsed_s": round(self.elapsed_s, 3),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from semsearch.errors import InvalidInput
 from semsearch.loaders.discovery import find_files
@@ -18,10 +18,8 @@ from semsearch.store.metadata import FileState
 from semsearch.store.writing import StoreWriter
 
 __all__ = [
-    "ROOT_COLUMNS",
     "Look",
     "Root",
-    "as_roots",
     "choose_roots",
     "covers",
     "file_state",
@@ -31,7 +29,6 @@ __all__ = [
     "remembered_roots",
 ]
 
-ROOT_COLUMNS = "path, globs, excludes, text_column"
 RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may change again within one clock tick
 
 
@@ -44,6 +41,11 @@ class Root:
     excludes: tuple[str, ...] = ()
     text_column: str | None = None
     is_changed: bool = False
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How it is to be read, as `meta.roots` has it."""
+        return {"globs": list(self.globs), "excludes": list(self.excludes), "text_column": self.text_column}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +68,12 @@ def covers(folder: str, path: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-def remembered_roots(store: StoreWriter) -> dict[str, Root]:
-    """The roots of an index, by path."""
-    return as_roots(store.rows(f"SELECT {ROOT_COLUMNS} FROM roots ORDER BY path"))
-
-
-def as_roots(rows: Iterable[Sequence[str]]) -> dict[str, Root]:
-    """Roots by path, from rows of ROOT_COLUMNS."""
-    return {path: Root(path, tuple(json.loads(g)), tuple(json.loads(e)), column) for path, g, e, column in rows}
+def remembered_roots(meta: Mapping[str, Any]) -> dict[str, Root]:
+    """The roots of an index, by path in order, from its meta values."""
+    return {
+        path: Root(path, tuple(how["globs"]), tuple(how["excludes"]), how["text_column"])
+        for path, how in sorted(meta.get("roots", {}).items())
+    }
 
 
 def choose_roots(
@@ -90,7 +90,7 @@ def choose_roots(
     Raises:
         InvalidInput: options without a root they are for.
     """
-    known = remembered_roots(store)
+    known = remembered_roots(store.meta)
     if not named and (globs is not None or excludes is not None or text_column is not None):
         raise InvalidInput(
             "patterns and a text column belong to a folder: name it, as in semsearch index FOLDER --glob ..."

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexNotFound, Inv
 from semsearch.indexing import load_built_embedder
 from semsearch.mending import mend_codes, mend_vectors
 from semsearch.reports import Check, Damage, SourceCounts, VerifyReport
-from semsearch.roots import ROOT_COLUMNS, as_roots, covers, file_state, has_same_stat, look
+from semsearch.roots import covers, file_state, has_same_stat, look, remembered_roots
 from semsearch.store.derived import LEXICAL
 from semsearch.store.files import DATABASE, command, index_path, writer_lock
 from semsearch.store.inspecting import (
@@ -28,6 +29,7 @@ from semsearch.store.inspecting import (
     folder_damage,
     integrity_problems,
     leftover_files,
+    n_lost,
     seal_state,
 )
 from semsearch.store.lexical import LexicalIndex
@@ -79,6 +81,7 @@ def verify(
         IndexNotFound: there is no index, or one that was never finished.
         IndexIncompatible: another version of semsearch wrote it.
         IndexLocked: another process is writing to it.
+        IndexUnwritable: there is no room for a repair.
         ModelError: the encoder is needed and cannot be found or run.
     """
     path, started = index_path(index), time.monotonic()
@@ -90,22 +93,25 @@ def verify(
             stack.enter_context(writer_lock(path))
         except OSError as error:  # what may not be written to is only looked at
             if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
-                raise
+                with unwritable(path):
+                    raise
             if repair:
                 raise InvalidInput(
                     f"the index folder {path} may not be written to; copy it and mend the copy"
                 ) from error
         found = _Inspection(options).run()
         mended: tuple[Damage, ...] = ()
-        to_index: tuple[str, ...] = ()
+        gone = Gone()
         if repair and found.damages:
             before = found.damages
-            to_index = _repair(options, found)
+            gone = _repair(options, found)
             found = _Inspection(options, is_repaired=True).run()
             left = {(damage.part, damage.what) for damage in found.damages}
             mended = tuple(damage for damage in before if (damage.part, damage.what) not in left)
     elapsed_s = time.monotonic() - started
-    return VerifyReport(path, tuple(found.checks), mended, to_index, found.recall, found.sources, elapsed_s)
+    return VerifyReport(
+        path, tuple(found.checks), mended, gone.to_index, gone.n_unnamed, found.recall, found.sources, elapsed_s
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +133,10 @@ class _Inspection:
 
     Attributes:
         is_repaired: whether a repair was tried before, so that another would not help.
-        is_database_broken: whether its bytes or its structure are damaged.
+        is_proven: whether the database is, byte by byte, what the last writer left.
+        is_database_broken: whether its bytes, its structure or what it says are damaged.
         rows: what is wrong with documents and passages.
+        n_lost: visible documents with passages that are not there any more.
         vectors: files of shards, by path in the index, that are not what was written.
     """
 
@@ -137,8 +145,10 @@ class _Inspection:
     checks: list[Check] = field(default_factory=list)
     recall: float | None = None
     sources: SourceCounts | None = None
+    is_proven: bool = False
     is_database_broken: bool = False
     rows: BadRows = field(default_factory=BadRows)
+    n_lost: int = 0
     vectors: list[str] = field(default_factory=list)
 
     @property
@@ -163,9 +173,9 @@ class _Inspection:
                     self._tokens(store, meta)
                     if self.options.deep and reader is not None:
                         self._encoder(store, meta, reader)
-                    self.sources = _compare_sources(store)
+                    self.sources = _compare_sources(store, meta)
                 except Exception as error:
-                    if not _may_be_damage(error, self.is_database_broken or self.is_repaired):
+                    if not _may_be_damage(error, is_proven=self.is_proven and not self.is_repaired):
                         raise
                     self.is_database_broken = True
                     self._add("database", "reading of all tables", [f"{DATABASE} cannot be read: {error}"])
@@ -183,6 +193,7 @@ class _Inspection:
         path, tell = self.options.path, self.options.tell
         tell("checking the database", 0, 0)
         problems, notes = seal_state(path)
+        self.is_proven = not problems and not notes
         self.is_database_broken = any(SEAL not in problem for problem in problems)
         store = None
         try:
@@ -190,11 +201,12 @@ class _Inspection:
         except (IndexNotFound, IndexIncompatible, IndexCorrupt) as error:
             if not self.is_database_broken and not isinstance(error, IndexCorrupt):
                 raise
-            problems.append(f"{DATABASE} cannot be opened: {error}" if (path / DATABASE).exists() else str(error))
+            said = error.__cause__ or error
+            problems.append(f"{DATABASE} cannot be opened: {said}" if (path / DATABASE).exists() else str(error))
             self.is_database_broken = True
         if store is not None:
             with contextlib.closing(connect(path, read_only=True)) as connection:
-                found = integrity_problems(connection)
+                found = integrity_problems(connection, with_values=not self.is_proven)
             problems += [f"{DATABASE}: {problem}" for problem in found]
             self.is_database_broken |= bool(found)
         self._add("database", f"{DATABASE} with its seal, SQLite's integrity and foreign keys", problems, notes=notes)
@@ -210,8 +222,10 @@ class _Inspection:
             problems.append(f"{len(names) - MAX_NAMED:,} more documents are not what was written")
         if self.rows.hashes:
             problems.append(f"{len(self.rows.hashes):,} vectors are kept under a hash that is not their text's")
-        n_lost = store.n_lost(self.rows.documents)
-        problems += [f"{n_lost:,} documents are gone"] if n_lost else []
+        self.n_lost = n_lost(store, self.rows)
+        if self.n_lost:
+            problems.append(f"documents that are gone: {self.n_lost:,}")
+            self.is_database_broken = True
         counts = f"{self.rows.n_documents:,} documents and {self.rows.n_chunks:,} passages"
         compared = f"{counts} with checksums, places, hashes"
         self._add("passages", compared, problems)
@@ -233,6 +247,7 @@ class _Inspection:
                 problems += [f"{n_gone:,} passages have no vector"] if n_gone else []
                 if n_vectors != sum(n for _, n, fingerprint in shards if fingerprint == model["fingerprint"]):
                     problems.append("the shards hold another number of vectors than the database says")
+                    self.is_database_broken = True
                 reader = None if n_gone else reader
             except (IndexCorrupt, FileNotFoundError) as error:
                 problems.append(str(error))
@@ -325,9 +340,10 @@ class _Inspection:
         self._add("folder", "files that nothing else covers", folder_damage(path), notes=notes)
 
 
-def _may_be_damage(error: Exception, is_database_broken: bool) -> bool:
+def _may_be_damage(error: Exception, *, is_proven: bool) -> bool:
     """Whether damage to the database may be behind an error; code that relies on what it holds may raise any."""
-    return isinstance(error, DATABASE_DAMAGE) or (is_database_broken and not isinstance(error, SemsearchError))
+    is_other = isinstance(error, SemsearchError | OSError | MemoryError)
+    return isinstance(error, DATABASE_DAMAGE) or not (is_proven or is_other)
 
 
 def _visible_vectors(store: Store) -> IntArray:
@@ -351,12 +367,11 @@ def _recall(index: VectorIndex, reader: ShardReader) -> float:
     return float(np.mean(scores >= last[:, np.newaxis] - SCORE_SLACK))
 
 
-def _compare_sources(store: Store) -> SourceCounts:
+def _compare_sources(store: Store, meta: dict[str, Any]) -> SourceCounts:
     """Compare files under the index's folders with what it holds of them; no file is opened whose time tells enough."""
-    roots = as_roots(store.query(f"SELECT {ROOT_COLUMNS} FROM roots ORDER BY path"))
     columns = "path, size, mtime_ns, content_hash, status, reason, checked_ns"
     known = {row[0]: FileState(*row) for row in store.query(f"SELECT {columns} FROM files")}
-    seen = look(roots.values())
+    seen = look(remembered_roots(meta).values())
     counts = {"unchanged": 0, "changed": 0, "new": 0, "gone": 0}
     for path in seen.found:
         before = known.get(path)
@@ -374,33 +389,38 @@ def _compare_sources(store: Store) -> SourceCounts:
     return SourceCounts(**counts)
 
 
-def _repair(options: _Options, found: _Inspection) -> tuple[str, ...]:
-    """Mend what can be mended; gives paths or ids of documents that were taken out."""
-    path, rows = options.path, found.rows
-    if found.is_database_broken:
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """What a repair could not bring back: paths, or ids, of documents, and how many more nothing tells the name of."""
+
+    to_index: tuple[str, ...] = ()
+    n_unnamed: int = 0
+
+
+def _repair(options: _Options, found: _Inspection) -> Gone:
+    """Mend what can be mended."""
+    path, is_rewritten = options.path, found.is_database_broken
+    if is_rewritten:
         options.tell("rewriting the database", 0, 0)
-        if not rewrite_database(path):
-            return ()
-        try:
-            with contextlib.closing(Store(path)) as store, store.snapshot() as meta:
-                rows = bad_rows(path, meta["model"]["fingerprint"], lambda *_: None)
-                if store.n_lost(rows.documents):
-                    return ()  # whatever else is mended, it is not what was written
-        except Exception:  # of whatever kind, by what the database holds
-            return ()
+        with unwritable(path):
+            is_written = rewrite_database(path)
+        if not is_written:
+            return Gone()
+        found = _Inspection(replace(options, deep=False)).run()  # of what can be read now
     if found.damaged("folder"):
         (path / IGNORE).unlink(missing_ok=True)
     try:
         with unwritable(path), StoreWriter.open_locked(path, must_be_sealed=False) as writer:
-            return _repair_parts(options, found, rows, writer)
+            return _repair_parts(options, found, writer, is_rewritten=is_rewritten)
     except Exception as error:
-        if not isinstance(error, IndexCorrupt) and not _may_be_damage(error, found.is_database_broken):
+        is_proven = found.is_proven and not is_rewritten
+        if not isinstance(error, IndexCorrupt) and not _may_be_damage(error, is_proven=is_proven):
             raise
-        return ()  # what is wrong is found once more
+        return Gone()  # what is wrong is found once more
 
 
-def _repair_parts(options: _Options, found: _Inspection, rows: BadRows, writer: StoreWriter) -> tuple[str, ...]:
-    repairs, tell = Repairs(writer), options.tell
+def _repair_parts(options: _Options, found: _Inspection, writer: StoreWriter, *, is_rewritten: bool) -> Gone:
+    repairs, rows, n_unnamed, tell = Repairs(writer), found.rows, found.n_lost, options.tell
     if rows.hashes:
         repairs.correct_hashes(rows.hashes)
     built = writer.meta["model"]
@@ -411,29 +431,34 @@ def _repair_parts(options: _Options, found: _Inspection, rows: BadRows, writer: 
         lambda done, n: tell("encoding", done, n),
         without=rows.documents,
     )
+    taken_out = dict(rows.documents)
+    if len(rows.hidden) <= n_unnamed:  # they may be those that are lost, only no longer shown
+        taken_out.update(rows.hidden)
+        n_unnamed -= len(rows.hidden)
     to_index: tuple[str, ...] = ()
     # Of a database that was rewritten they may name passages that are no longer in it.
-    ann, words = (found.is_database_broken or found.damaged(part) for part in ("nearest neighbours", "words"))
-    if rows.documents or ann or words:
+    ann, words = (is_rewritten or found.damaged(part) for part in ("nearest neighbours", "words"))
+    if taken_out or n_unnamed or ann or words:
         tell("making FAISS and lexical index anew", 0, 0)
-        to_index = repairs.rebuild(rows.documents, lexical=words, ann=ann)
+        to_index = repairs.rebuild(taken_out, lexical=words, ann=ann)
     if found.damaged("tokens"):
         writer.tokens.drop_unsound()
         mend_codes(repairs, lambda: options.load(built), lambda done, n: tell("encoding", done, n))
         writer.set_meta(tokens_whole=True)
-    if found.is_database_broken:
-        to_index += repairs.renew_unproven()
-    return to_index
+    if is_rewritten:
+        repairs.renew_unproven()
+    return Gone(to_index, n_unnamed)
 
 
 def _start_anew(path: Path) -> str:
     """What to do where nothing else helps."""
     roots, n_given = ["FOLDER"], 0
     with (
-        contextlib.suppress(*DATABASE_DAMAGE, IndexCorrupt),
+        contextlib.suppress(*DATABASE_DAMAGE, IndexCorrupt, ValueError, TypeError, RecursionError),
         contextlib.closing(connect(path, read_only=True)) as connection,
     ):
-        roots = [shlex.quote(row[0]) for row in connection.execute("SELECT path FROM roots ORDER BY path")] or roots
+        for (value,) in connection.execute("SELECT value FROM meta WHERE key = 'roots'"):
+            roots = [shlex.quote(path) for path in json.loads(value)] or roots
         sql = "SELECT count(*) FROM documents WHERE path IS NULL AND visible = 1"
         n_given = connection.execute(sql).fetchone()[0]
     given = f"; and give {n_given:,} documents again that came from no file" if n_given else ""

@@ -50,6 +50,8 @@ def verify(index: str, deep: bool, repair: bool, device: str, as_json: bool) -> 
 
 
 def _show(report: VerifyReport) -> None:
+    from semsearch.store.files import command
+
     for check in report.checks:
         state = "DAMAGED" if check.damages else "ok"
         click.echo(f"{state:<8}{check.part}: {clean_line(check.compared)}")
@@ -60,7 +62,9 @@ def _show(report: VerifyReport) -> None:
     for damage in report.mended:
         click.echo(f"mended  {damage.part}: {clean_line(damage.what)}")
     for item in report.to_index:
-        click.echo(f"gone    {clean_line(short_path(item))}: was damaged; index it again")
+        click.echo(f"gone    {clean_line(short_path(item))}: was damaged")
+    if report.n_lost:
+        click.echo(f"gone    documents of which no name is left: {report.n_lost:,}")
     counts = report.sources
     if counts is not None:
         said = f"{counts.changed:,} changed, {counts.new:,} new, {counts.gone:,} gone, {counts.unchanged:,} unchanged"
@@ -70,5 +74,8 @@ def _show(report: VerifyReport) -> None:
         click.echo(f"{where} is sound ({report.elapsed_s:.1f} s)")
         return
     click.echo(f"{where} is damaged ({report.elapsed_s:.1f} s)" if report.damages else f"{where} has lost documents")
+    if report.to_index or report.n_lost:
+        again = clean_line(command("index", report.index))
+        click.echo(f"bring back what came from files with: {again}; give other documents again")
     for fix in dict.fromkeys(damage.fix for damage in report.damages):
         click.echo(f"mend it with: {clean_line(fix)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 from semsearch.errors import IndexCorrupt
 from semsearch.store.checksums import checksum_file, checksum_record, hash_key, text_hash
 from semsearch.store.files import DATABASE, LOCK
-from semsearch.store.metadata import DATABASE_DAMAGE, connect, unpack_document
-from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS
+from semsearch.store.metadata import DATABASE_DAMAGE, Store, connect, unpack_document
+from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, check_values, kinds
 from semsearch.store.sealing import SEAL, broken_files, read_seal
 from semsearch.store.tokens import TOKEN_FILES
 from semsearch.store.vectors import shard_files
@@ -27,6 +26,7 @@ __all__ = [
     "folder_damage",
     "integrity_problems",
     "leftover_files",
+    "n_lost",
     "seal_state",
 ]
 
@@ -39,13 +39,17 @@ class BadRows:
 
     Attributes:
         n_documents, n_chunks: how many were looked at.
+        n_shown: visible documents that have passages; those that are damaged may have had some.
         documents: by row, the ids of those of which something is not what was written, or that contradict themselves.
+        hidden: by row, the ids of sound ones that are not visible.
         hashes: by vector id, the hash that its text should be known by and is not.
     """
 
     n_documents: int = 0
     n_chunks: int = 0
+    n_shown: int = 0
     documents: dict[int, str] = field(default_factory=dict)
+    hidden: dict[int, str] = field(default_factory=dict)
     hashes: dict[int, bytes] = field(default_factory=dict)
 
 
@@ -62,13 +66,18 @@ def seal_state(path: Path) -> tuple[list[str], list[str]]:
     return [f"{name} is not what the last run left" for name in broken_files(path, sums)], []
 
 
-def integrity_problems(connection: sqlite3.Connection) -> list[str]:
-    """What SQLite finds wrong with a database: its pages, its indexes, references to rows that are not there."""
+def integrity_problems(connection: sqlite3.Connection, *, with_values: bool = False) -> list[str]:
+    """What SQLite finds wrong with a database: its pages, its indexes, references to rows that are not there.
+
+    With `with_values` also values that its tables are not for.
+    """
     try:
         found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)").fetchall()]
         if found != ["ok"]:
             return [line for text in found for line in text.splitlines()]
         orphans = connection.execute("PRAGMA foreign_key_check").fetchmany(20)
+        if with_values:
+            check_values(connection)
     except DATABASE_DAMAGE as error:
         return [str(error)]
     return [f"row {row} of {table} refers to a row of {other} that is not there" for table, row, other, _ in orphans]
@@ -86,64 +95,67 @@ def bad_rows(path: Path, fingerprint: str, progress: Callable[[int, int], None])
         sqlite3.DatabaseError, UnicodeDecodeError: the tables cannot be read.
     """
     bad, key, last = BadRows(), hash_key(fingerprint), 0
-    documents = f"SELECT {DOCUMENT_COLUMNS}, checksum, visible, content FROM documents WHERE id > ? ORDER BY id LIMIT ?"
     with contextlib.closing(connect(path, read_only=True)) as connection:
         connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")  # bad bytes spoil one row
         n_all = connection.execute("SELECT count(*) FROM documents").fetchone()[0]
-        while rows := connection.execute(documents, [last, BATCH]).fetchall():
-            texts = {row[0]: _document_text(row) for row in rows}
-            names = {row[0]: str(row[1]) for row in rows}
-            shown = {row[0] for row in rows if row[-2]}
-            bad.documents.update((i, names[i]) for i, text in texts.items() if text is None)
-            places: dict[int, list[tuple[int, int, int]]] = {}
-            for *chunk, checksum, known in connection.execute(_CHUNKS, [rows[0][0], rows[-1][0]]):
+        while rows := connection.execute(_DOCUMENTS, [last, BATCH]).fetchall():
+            texts = {row[0]: _sound_text(row) for row in rows}
+            shown = {row[0] for row in rows if row[1]}
+            ordinals: dict[int, list[int]] = {row_id: [] for row_id in texts}
+            for known, is_of_kinds, *chunk, checksum in connection.execute(_CHUNKS, [rows[0][0], rows[-1][0]]):
                 bad.n_chunks += 1
-                document_id, start, end, text, vector_id = chunk[1], chunk[3], chunk[4], chunk[9], chunk[10]
-                whole = texts.get(document_id)
-                if checksum_record(chunk) != checksum or (whole is not None and whole[start:end] != text):
-                    bad.documents[document_id] = names.get(document_id, "?")
+                _, row_id, ordinal, start, end, *_, text, vector_id = chunk
+                whole = texts.get(row_id)
+                if whole is None:
                     continue
-                places.setdefault(document_id, []).append((chunk[2], start, end))
-                if document_id in shown and (expected := text_hash(text, key)) != known:
+                if not is_of_kinds or checksum_record(chunk) != checksum or whole[start:end] != text:
+                    texts[row_id] = None
+                    continue
+                ordinals[row_id].append(ordinal)
+                if row_id in shown and (expected := text_hash(text, key)) != known:
                     bad.hashes[vector_id] = expected
-            for document_id, whole in texts.items():
-                if whole is not None and not _covers(sorted(places.get(document_id, [])), whole):
-                    bad.documents[document_id] = names[document_id]
+            for row_id, _, _, *record in rows:
+                name, n_chunks = _as_text(record[1]), record[N_CHUNKS]
+                if texts[row_id] is None or sorted(ordinals[row_id]) != list(range(n_chunks)):
+                    bad.documents[row_id] = name
+                    bad.n_shown += row_id in shown
+                elif row_id in shown:
+                    bad.n_shown += n_chunks > 0
+                else:
+                    bad.hidden[row_id] = name
             bad.n_documents += len(rows)
             progress(bad.n_documents, n_all)
             last = rows[-1][0]
     return bad
 
 
+def n_lost(store: Store, rows: BadRows) -> int:
+    """Visible documents with passages that were counted when the state of a snapshot was written, and are not there."""
+    return max(store.count_chunks()[2] - rows.n_shown, 0)
+
+
+N_CHUNKS = DOCUMENT_COLUMNS.split(", ").index("n_chunks")
+_DOCUMENTS = (
+    f"SELECT id, visible, visible IN (0, 1) AND {kinds('documents')}, {DOCUMENT_COLUMNS}, checksum, content "
+    "FROM documents WHERE id > ? ORDER BY id LIMIT ?"
+)
 _CHUNKS = (
-    f"SELECT {CHUNK_COLUMNS}, checksum, (SELECT text_hash FROM vectors v WHERE v.id = vector_id) FROM chunks "
-    "WHERE document_id BETWEEN ? AND ?"
+    f"SELECT (SELECT text_hash FROM vectors v WHERE v.id = vector_id), {kinds('chunks')}, {CHUNK_COLUMNS}, checksum "
+    "FROM chunks WHERE document_id BETWEEN ? AND ?"
 )
 
 
-def _covers(places: Sequence[tuple[int, int, int]], text: str) -> bool:
-    """Whether passages, (ordinal, start, end) in order, are all that a text was cut into: between them is no word."""
-    at = 0
-    for expected, (ordinal, start, end) in enumerate(places):
-        if ordinal != expected or _has_word(text, at, start):
-            return False
-        at = max(at, end)
-    return not _has_word(text, at, len(text))
+def _as_text(key: object) -> str:
+    """The id of a document, whatever damage has made of it."""
+    return key.decode("utf-8", "surrogateescape") if isinstance(key, bytes) else str(key)
 
 
-def _has_word(text: str, start: int, end: int) -> bool:
-    return any(map(str.isalnum, text[start:end]))  # other signs may be nothing to a model, and in no passage
-
-
-def _document_text(row: tuple[Any, ...]) -> str | None:
-    """The text of a document whose row is as it was written, else None."""
-    *record, checksum, _, content = row
-    _, key, _, title, source, metadata, layout, _ = record
-    if checksum_record(record) != checksum:
-        return None
+def _sound_text(row: Sequence[Any]) -> str | None:
+    """The text of a document, from a row of `_DOCUMENTS`, if that is as it was written."""
+    _, _, is_of_kinds, *record = row
     try:
-        return unpack_document((key, content, title, source, metadata, layout)).text
-    except (zlib.error, ValueError, TypeError):
+        return unpack_document(record).text if is_of_kinds else None
+    except ValueError:
         return None
 
 

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,15 @@ from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexNotFound, Inv
 from semsearch.store.checksums import checksum_record
 from semsearch.store.files import DATABASE, PART, command, open_private
 from semsearch.store.recent import RecentDocuments
-from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, FORMAT_VERSION, check_format, check_tables
+from semsearch.store.schema import (
+    CHUNK_COLUMNS,
+    DOCUMENT_COLUMNS,
+    FORMAT_VERSION,
+    check_format,
+    check_kinds,
+    check_tables,
+    check_values,
+)
 from semsearch.store.sealing import broken_files, read_seal
 from semsearch.types import Chunk, Document, Duplicate, Heading
 
@@ -27,7 +35,7 @@ __all__ = [
     "DATABASE_DAMAGE",
     "FileState",
     "Store",
-    "check_names",
+    "check_files",
     "connect",
     "is_unwritable",
     "read_meta",
@@ -38,7 +46,7 @@ __all__ = [
 DATABASE_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
 UNWRITABLE_DATABASE = ("disk", "readonly", "locked", "unable to open")  # words of SQLite's messages; the rest is damage
-NEEDED_META = {"model", "generation", "ann"}
+NEEDED_META = {"model", "generation", "ann", "roots"}
 
 BUSY_TIMEOUT_S = 30.0
 METADATA = DOCUMENT_COLUMNS.split(", ").index("metadata")
@@ -134,12 +142,13 @@ def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
     return parse_meta(connection.execute("SELECT key, value, checksum FROM meta").fetchall())
 
 
-def check_names(connection: sqlite3.Connection) -> None:
+def check_files(connection: sqlite3.Connection) -> None:
     """Make sure that a database of the current format names no file but those of an index; `parse_meta` does the rest.
 
     Raises:
-        sqlite3.DatabaseError: it names another.
+        sqlite3.DatabaseError: it names another, or says of one what cannot be.
     """
+    check_kinds(connection, ("checksums", "shards"))
     names = [name for (name,) in connection.execute("SELECT path FROM checksums")]
     names += [f"vectors/{name}.npy" for (name,) in connection.execute("SELECT name FROM shards")]
     _check_names(names)
@@ -164,19 +173,29 @@ def parse_meta(rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
     return meta
 
 
-def unpack_document(row: Sequence[Any]) -> Document:
-    """A document from its columns key, content, title, source, metadata, layout."""
-    key, content, title, source, metadata, layout = row
-    shape = json.loads(layout)
-    return Document(
-        id=key,
-        text=zlib.decompress(content).decode("utf-8"),
-        title=title,
-        source=source,
-        metadata=json.loads(metadata),
-        outline=tuple(Heading(*h) for h in shape["outline"]),
-        page_starts=tuple(shape["page_starts"]),
-    )
+def unpack_document(record: Sequence[Any]) -> Document:
+    """A document from DOCUMENT_COLUMNS, checksum and content of its row.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    *row, checksum, content = record
+    if checksum_record(row) != checksum:
+        raise ValueError("it has another checksum")
+    _, key, _, title, source, metadata, layout, *_ = row
+    try:
+        shape = json.loads(layout)
+        return Document(
+            id=key,
+            text=zlib.decompress(content).decode("utf-8"),
+            title=title,
+            source=source,
+            metadata=json.loads(metadata),
+            outline=tuple(Heading(*h) for h in shape["outline"]),
+            page_starts=tuple(shape["page_starts"]),
+        )
+    except (zlib.error, TypeError) as error:
+        raise ValueError(f"it cannot be read: {error}") from error
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
@@ -217,7 +236,7 @@ class Store:
             complete = version == FORMAT_VERSION and read_meta(self._connection).keys() >= NEEDED_META
             if complete:
                 check_tables(self._connection)
-                check_names(self._connection)
+                check_files(self._connection)
         except DATABASE_DAMAGE as error:
             raise IndexCorrupt(
                 f"{path / DATABASE} is not a readable database ({error}). What can be done tells: "
@@ -265,15 +284,22 @@ class Store:
                     raise self._damaged("is not what was written") from error
                 raise
             finally:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
             if self._has_changed():
                 raise IndexCorrupt(f"{self.path / DATABASE} was changed while it was read; ask again")
 
     def _is_broken(self) -> bool:
-        """Whether the bytes of the database are others than the last writer left; not told while one is at work."""
+        """Whether the bytes of the database are others than the last writer left, or values of other kinds."""
+        sums = None  # while a writer is at work, or after it was cut off
         with contextlib.suppress(OSError, IndexCorrupt):
             sums = read_seal(self.path)
-            return sums is not None and bool(broken_files(self.path, sums))
+        if sums is not None:
+            return bool(broken_files(self.path, sums))
+        try:
+            check_values(self._connection)
+        except DATABASE_DAMAGE:
+            return True
         return False
 
     def _has_changed(self) -> bool:
@@ -325,16 +351,6 @@ class Store:
             counts = self.query(COUNT)[0]
         n_chunks, n_vectors, n_documents = counts
         return int(n_chunks), int(n_vectors), int(n_documents)
-
-    def n_lost(self, named: Collection[int] = ()) -> int:
-        """Documents with passages that were counted when this state was written, and are not there.
-
-        Those named, by row, count as there: their passages may be gone, but that is known.
-        """
-        sql = "SELECT DISTINCT document_id FROM chunks c JOIN documents d ON d.id = document_id WHERE visible = 1"
-        there = {row for (row,) in self.query(sql)}
-        there.update(row for (row,) in self.query("SELECT id FROM documents WHERE visible = 1") if row in named)
-        return max(self.count_chunks()[2] - len(there), 0)
 
     def chunks_of_vectors(self, vector_ids: Iterable[int]) -> list[tuple[int, int, int]]:
         """Visible (chunk id, document row, vector id) that have one of these vectors, by chunk id."""
@@ -421,21 +437,15 @@ class Store:
     def _records(self, table: str, columns: str, ids: Iterable[int]) -> Iterator[Any]:
         """Rows of a table by id, each compared with its checksum."""
         for *row, checksum in self._of_ids(f"SELECT {columns}, checksum FROM {table} WHERE id IN ({{}})", ids):
-            self._check(table, row, checksum)
+            if checksum_record(row) != checksum:
+                raise self._damaged(f"has a damaged row ({row[0]} of {table})")
             yield row
 
-    def _check(self, table: str, row: Sequence[Any], checksum: bytes) -> None:
-        if checksum_record(row) != checksum:
-            raise self._damaged(f"has a damaged row ({row[0]} of {table})")
-
     def _document(self, record: Sequence[Any]) -> Document:
-        *row, checksum, content = record
-        self._check("documents", row, checksum)
-        _, key, _, title, source, metadata, layout, _ = row
         try:
-            return unpack_document((key, content, title, source, metadata, layout))
-        except (zlib.error, ValueError, TypeError) as error:
-            raise self._damaged(f"has a damaged document ({row[0]}: {error})") from error
+            return unpack_document(record)
+        except ValueError as error:
+            raise self._damaged(f"has a damaged row ({record[0]} of documents: {error})") from error
 
     def texts_of_chunks(self, chunk_ids: Iterable[int]) -> dict[int, str]:
         """The passages with these chunk ids, without their documents."""

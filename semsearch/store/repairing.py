@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,18 +14,19 @@ import numpy as np
 from semsearch.errors import IndexCorrupt
 from semsearch.store.derived import LEXICAL, MAX_SHARD_ROWS, Derived, add_shard
 from semsearch.store.fields import enter_fields_of_all
-from semsearch.store.files import DATABASE, sync_folder
+from semsearch.store.files import DATABASE, PART, sync_folder
 from semsearch.store.inspecting import integrity_problems
-from semsearch.store.metadata import DATABASE_DAMAGE, MAX_VARIABLES, connect
+from semsearch.store.metadata import DATABASE_DAMAGE, MAX_VARIABLES, connect, is_unwritable
 from semsearch.store.salvage import salvage
-from semsearch.store.schema import migrate, table_names
+from semsearch.store.schema import FORMAT_VERSION, kinds, migrate
 from semsearch.store.vectors import shard_files
 from semsearch.store.writing import StoreWriter
 from semsearch.types import FloatArray, IntArray
 
 __all__ = ["Kept", "Repairs", "rewrite_database"]
 
-UNPROVEN = ("field_values", "files", "pending_files", "roots")  # tables whose rows have no checksums
+MAX_LAST_ID = 2**48  # of a table, where it is not known
+MAX_FAILED = 1_000_000  # ranges of rows that are halved, in some ten seconds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,7 +155,7 @@ class Repairs:
             if ann:
                 self._derived.record_ann(None)
             store.save_derived({}, staged=(), dropped=dropped)
-        store.tidy()
+        store.remove_leftover_files()  # but not vectors of what is gone, which may be read again
         return tuple(sorted({paths.get(i, name) for i, name in documents.items()}))
 
     # The database
@@ -167,49 +167,49 @@ class Repairs:
             self.store.db.conn.executemany("DELETE FROM vectors WHERE text_hash = ? AND id != ?", rows)
             self.store.db.conn.executemany("UPDATE vectors SET text_hash = ? WHERE id = ?", rows)
 
-    def renew_unproven(self) -> tuple[str, ...]:
+    def renew_unproven(self) -> None:
         """Make anew what no checksum proves: fields are taken from the documents, and the next run reads all files.
 
-        It encodes only what is new. Gives the folders of which it is no longer known how they are to be read.
+        It encodes only what is new.
         """
-        store, unknown = self.store, []
+        store, folder = self.store, self.store.path / "vectors"
+        ids = {
+            name: np.load(folder / shard_files(name)[1], mmap_mode="r", allow_pickle=False)
+            for (name,) in store.rows("SELECT name FROM shards")
+        }
         with store.db.atomic():
             store.forget_staged()
-            store.db.execute("DELETE FROM field_values")
             enter_fields_of_all(store.db.conn)
-            for path, *how in store.rows("SELECT path, globs, excludes, text_column FROM roots"):
-                if not _is_root(path, *how):
-                    unknown += [path] if isinstance(path, str) else []
-                    store.db.execute("DELETE FROM roots WHERE path IS ?", [path])
-            store.db.execute("DELETE FROM files WHERE typeof(path) <> 'text'")
+            store.db.execute("DELETE FROM files WHERE path NOT IN (SELECT path FROM documents WHERE path NOT NULL)")
             store.db.execute(
                 "INSERT OR IGNORE INTO files (path, status, reason, checked_ns) "
                 "SELECT DISTINCT path, 'indexed', '', 0 FROM documents WHERE visible = 1 AND path NOT NULL"
             )
-            store.db.execute(
-                "UPDATE files SET size = NULL, content_hash = NULL, checked_ns = 0, "
-                "mtime_ns = CASE typeof(mtime_ns) WHEN 'integer' THEN mtime_ns END, "
-                "status = CASE WHEN status IN ('indexed', 'skipped', 'failed') THEN status ELSE 'failed' END, "
-                "reason = CASE typeof(reason) WHEN 'text' THEN reason ELSE '' END"
-            )
-            bounds = [_bounds(store.path / "vectors", name) for (name,) in store.rows("SELECT name FROM shards")]
-            largest = max((high for _, high in filter(None, bounds)), default=0)
+            rows = [(len(own), name) for name, own in ids.items()]
+            store.db.conn.executemany("UPDATE shards SET n_rows = ? WHERE name = ?", rows)
+            largest = max((int(own[-1]) for own in ids.values() if len(own)), default=0)
             (known,) = store.rows("SELECT max(seq) FROM sqlite_sequence WHERE name = 'vectors'")[0]
             store.db.execute("DELETE FROM sqlite_sequence WHERE name = 'vectors'")  # whose ids never come back
             store.db.execute("INSERT INTO sqlite_sequence VALUES ('vectors', ?)", [max(known or 0, largest)])
-        return tuple(unknown)
 
 
 def rewrite_database(path: Path) -> bool:
     """Write all rows that SQLite can read into a new database, its indexes made anew, and put that in its place.
 
     Tells whether it could; else nothing is changed. Holds for the rows as they are read: what they say is not checked.
+    One of an older format is left alone, as its documents do not say whether they are whole.
+
+    Raises:
+        sqlite3.OperationalError, OSError: there is no room.
     """
     new = path / f"{DATABASE}.tmp"
     new.unlink(missing_ok=True)
     try:
         with contextlib.closing(connect(path, read_only=True)) as connection:
             connection.execute("PRAGMA cell_size_check = OFF")
+            connection.execute("PRAGMA writable_schema = ON")  # so that tables are read beside damaged ones
+            if 0 < connection.execute("PRAGMA user_version").fetchone()[0] < FORMAT_VERSION:
+                return False
             _copy_rows(connection, new)
         with contextlib.closing(sqlite3.connect(new)) as connection:
             problems = integrity_problems(connection)
@@ -222,44 +222,80 @@ def rewrite_database(path: Path) -> bool:
         new.replace(path / DATABASE)
         sync_folder(path)
         return True
-    except (*DATABASE_DAMAGE, IndexCorrupt):
+    except (*DATABASE_DAMAGE, IndexCorrupt) as error:
+        if is_unwritable(error):
+            raise
         return False
     finally:
         for leftover in path.glob(f"{new.name}*"):
             leftover.unlink(missing_ok=True)
 
 
-def _copy_rows(connection: sqlite3.Connection, new: Path) -> None:
-    """Copy the rows of an index's tables into a new database.
+# A limit, or SQLite would copy pages of table and indexes as they are; not indexed, or it would believe one.
+_COPY = "INSERT OR IGNORE INTO fresh.{0} SELECT {1} FROM main.{0} NOT INDEXED WHERE {2} LIMIT -1"
+_COPY_CHECKSUMS = _COPY.format("checksums", "*", f"{kinds('checksums')} AND is_part(CAST(path AS BLOB))")
+_COPY_SHARDS = _COPY.format(
+    "shards",
+    "name, CASE typeof(n_rows) WHEN 'integer' THEN n_rows ELSE 0 END, fingerprint",
+    "typeof(fingerprint) = 'text' AND is_part(CAST('vectors/' || name || '.npy' AS BLOB))",
+)
+_COPY_FILES = (
+    "INSERT OR IGNORE INTO fresh.files "
+    "SELECT d.path, NULL, CASE typeof(mtime_ns) WHEN 'integer' THEN mtime_ns END, NULL, 'indexed', '', 0 "
+    "FROM (SELECT DISTINCT path FROM fresh.documents WHERE visible = 1) d JOIN main.files f ON f.path = d.path"
+)
 
-    Left out are passages without their document or vector, whose documents `bad_rows` then finds incomplete, and, of
-    what is made anew afterwards (`Repairs.renew_unproven`), rows that cannot be.
+
+def _copy_rows(connection: sqlite3.Connection, new: Path) -> None:
+    """Copy the rows of an index's tables into a new database, as far as they can be read.
+
+    Left out are passages without their document, which `bad_rows` then finds incomplete, and what is made anew
+    afterwards (`Repairs.renew_unproven`, `mend_vectors`): all of that, or rows that cannot be.
     """
     with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as fresh:
         migrate(fresh)
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute("ATTACH ? AS fresh", [str(new)])
-    connection.execute("BEGIN")
-    for table in table_names():
-        insert = "INSERT OR IGNORE" if table in UNPROVEN else "INSERT"
-        # A limit, or SQLite would copy pages of table and indexes as they are; not indexed, or it would believe one.
-        connection.execute(f"{insert} INTO fresh.{table} SELECT * FROM main.{table} NOT INDEXED LIMIT -1")
-    for table, column, other in (
-        ("chunks", "document_id", "documents"),
-        ("chunks", "vector_id", "vectors"),
-        ("field_values", "document_id", "documents"),
-    ):
-        connection.execute(f"DELETE FROM fresh.{table} WHERE {column} NOT IN (SELECT id FROM fresh.{other})")
-    connection.execute("COMMIT")
+    connection.create_function("is_part", 1, lambda name: bool(PART.fullmatch(name.decode("utf-8", "replace"))))
+    # Each statement is a transaction: in one that has met damage, all that follow it fail.
+    connection.execute(_COPY.format("meta", "*", "1"))  # without which there is no index
+    for table in ("vectors", "documents", "chunks"):
+        _copy_by_id(connection, table)
+    for statement in (_COPY_CHECKSUMS, _COPY_SHARDS, _COPY_FILES):
+        _copied(connection, statement)
+    # Vectors whose rows are gone: which texts they are of tell the passages.
+    connection.execute(
+        "INSERT OR IGNORE INTO fresh.vectors SELECT DISTINCT vector_id, randomblob(16) FROM fresh.chunks "
+        "WHERE typeof(vector_id) = 'integer'"
+    )
+    for column, other in (("document_id", "documents"), ("vector_id", "vectors")):
+        connection.execute(f"DELETE FROM fresh.chunks WHERE {column} NOT IN (SELECT id FROM fresh.{other})")
 
 
-def _is_root(path: object, globs: object, excludes: object, text_column: object) -> bool:
-    """Whether these columns of `roots` can be what was written."""
+def _copy_by_id(connection: sqlite3.Connection, table: str) -> None:
+    """Copy the rows of a table: where SQLite cannot read them all, those of ever smaller ranges of ids."""
+    copy = _COPY.format(table, "*", "id BETWEEN ? AND ?")
+    last = 0
+    with contextlib.suppress(*DATABASE_DAMAGE, TypeError):
+        ((seq,),) = connection.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = ?", [table]).fetchall()
+        last = min(max(seq, 0), MAX_LAST_ID)
+    ranges, n_failed = [(last + 1, 2**63 - 1), (0, last)], 0
+    while ranges:
+        low, high = ranges.pop()
+        if not _copied(connection, copy, low, high) and low < high <= MAX_LAST_ID and n_failed < MAX_FAILED:
+            n_failed, middle = n_failed + 1, (low + high) // 2
+            ranges += [(middle + 1, high), (low, middle)]
+
+
+def _copied(connection: sqlite3.Connection, statement: str, *parameters: int) -> bool:
+    """Whether all rows could be copied that a statement reads; none were, if not."""
     try:
-        patterns = [*json.loads(str(globs)), *json.loads(str(excludes))]
-    except (ValueError, TypeError):
+        connection.execute(statement, parameters)
+    except DATABASE_DAMAGE as error:
+        if is_unwritable(error):
+            raise
         return False
-    return isinstance(path, str) and isinstance(text_column, str | None) and all(isinstance(p, str) for p in patterns)
+    return True
 
 
 def _bounds(folder: Path, name: str) -> tuple[int, int] | None:

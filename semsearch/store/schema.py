@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from semsearch.errors import IndexIncompatible
 from semsearch.store.checksums import checksum_record
@@ -16,14 +18,16 @@ __all__ = [
     "DOCUMENT_COLUMNS",
     "FORMAT_VERSION",
     "check_format",
+    "check_kinds",
     "check_tables",
+    "check_values",
+    "kinds",
     "migrate",
-    "table_names",
 ]
 
 # What the checksum of a row covers, in this order. `documents.content` has one of its own, zlib's.
 CHUNK_COLUMNS = 'id, document_id, ordinal, start, "end", line_start, line_end, heading, page, text, vector_id'
-DOCUMENT_COLUMNS = "id, key, path, title, source, metadata, layout, content_hash"
+DOCUMENT_COLUMNS = "id, key, path, title, source, metadata, layout, content_hash, n_chunks"
 
 APPLICATION_ID = 0x53454D53  # "SEMS": tells our databases from others that happen to be called store.db
 
@@ -81,12 +85,15 @@ def _drop_leftovers(connection: sqlite3.Connection) -> None:
     connection.execute("DROP TABLE lexical_leftovers")
 
 
+_DOCUMENT_COLUMNS_3 = "id, key, path, title, source, metadata, layout, content_hash"
+
+
 def _add_checksums(connection: sqlite3.Connection) -> None:
     """Format 3: checksums of what a hit is made of, and of the files beside the database.
 
     `checksums` has a row a file, by its path in the folder of the index.
     """
-    for table, columns in (("documents", DOCUMENT_COLUMNS), ("chunks", CHUNK_COLUMNS), ("meta", "key, value")):
+    for table, columns in (("documents", _DOCUMENT_COLUMNS_3), ("chunks", CHUNK_COLUMNS), ("meta", "key, value")):
         connection.execute(f"ALTER TABLE {table} ADD COLUMN checksum BLOB")
         key = columns.partition(",")[0]
         rows = connection.execute(f"SELECT {columns} FROM {table}")
@@ -120,12 +127,36 @@ def _mark_several(connection: sqlite3.Connection) -> None:
     enter_several(connection)
 
 
+def _prove_all(connection: sqlite3.Connection) -> None:
+    """Format 6: checksums cover how many passages a document has, and the roots, which go into `meta`.
+
+    A document whose checksum was wrong keeps a wrong one.
+    """
+    roots = {
+        path: {"globs": json.loads(globs), "excludes": json.loads(excludes), "text_column": column}
+        for path, globs, excludes, column in connection.execute("SELECT * FROM roots ORDER BY path").fetchall()
+    }
+    if connection.execute("SELECT count(*) FROM meta").fetchone()[0]:  # not in an index that is only being made
+        row = ("roots", json.dumps(roots))
+        connection.execute("INSERT INTO meta (key, value, checksum) VALUES (?, ?, ?)", (*row, checksum_record(row)))
+    connection.execute("DROP TABLE roots")
+    connection.execute("ALTER TABLE documents ADD COLUMN n_chunks INTEGER NOT NULL DEFAULT 0")
+    counts = dict(connection.execute("SELECT document_id, count(*) FROM chunks GROUP BY document_id").fetchall())
+    renewed = [
+        (counts.get(row[0], 0), checksum_record((*row, counts.get(row[0], 0))), row[0])
+        for *row, checksum in connection.execute(f"SELECT {_DOCUMENT_COLUMNS_3}, checksum FROM documents")
+        if checksum_record(row) == checksum
+    ]
+    connection.executemany("UPDATE documents SET n_chunks = ?, checksum = ? WHERE id = ?", renewed)
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _create,
     _drop_leftovers,
     _add_checksums,
     _add_field_values,
     _mark_several,
+    _prove_all,
 )
 """Entry i takes format i to format i + 1."""
 
@@ -137,6 +168,7 @@ def migrate(connection: sqlite3.Connection) -> None:
 
     Raises:
         IndexIncompatible: it was written by a newer semsearch.
+        sqlite3.DatabaseError: it holds what was not written.
     """
     version = check_format(connection)
     if version == FORMAT_VERSION:
@@ -148,8 +180,11 @@ def migrate(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
         connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
+    except BaseException as error:
+        if connection.in_transaction:  # SQLite itself has taken it back where there is no room
+            connection.execute("ROLLBACK")
+        if isinstance(error, ValueError | TypeError | RecursionError):  # of a text that is no JSON
+            raise sqlite3.DatabaseError(f"it cannot be brought up to date: {error}") from error
         raise
 
 
@@ -181,20 +216,61 @@ def check_tables(connection: sqlite3.Connection) -> None:
     Raises:
         sqlite3.DatabaseError: they are others.
     """
-    if _tables_of(connection) != _expected_tables():
+    if _tables_of(connection) != _expected().tables:
         raise sqlite3.DatabaseError("its tables are not those of an index")
 
 
-def table_names() -> list[str]:
-    """The tables of the current format."""
-    return sorted(name for kind, name, *_ in _expected_tables() if kind == "table")
+def check_values(connection: sqlite3.Connection) -> None:
+    """Make sure that the tables of a database of the current format hold what they are for, and give no id twice.
+
+    Raises:
+        sqlite3.DatabaseError: one does not.
+    """
+    check_kinds(connection, _expected().kinds)
+    for table in ("chunks", "documents", "vectors"):
+        largest = f"(SELECT max(id) FROM {table})"
+        known = f"(SELECT typeof(seq) = 'integer' AND seq >= {largest} FROM sqlite_sequence WHERE name = '{table}')"
+        if not connection.execute(f"SELECT {largest} IS NULL OR {known}").fetchone()[0]:
+            raise sqlite3.DatabaseError(f"the last id of {table} is not known")
+
+
+def check_kinds(connection: sqlite3.Connection, tables: Iterable[str]) -> None:
+    """Make sure that tables of a database of the current format hold values of the kinds that their columns are for.
+
+    Raises:
+        sqlite3.DatabaseError: one is of another.
+    """
+    for table in tables:
+        if connection.execute(f"SELECT 1 FROM {table} WHERE NOT ({kinds(table)}) LIMIT 1").fetchone():
+            raise sqlite3.DatabaseError(f"its table {table} holds values of other kinds than were written")
+
+
+def kinds(table: str) -> str:
+    """An SQL condition: that all values of a row are of the kinds the columns of its table are for."""
+    return _expected().kinds[table]
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """What a database of the current format has: its tables as `_tables_of` gives them, `kinds` by table."""
+
+    tables: frozenset[tuple[str, ...]]
+    kinds: Mapping[str, str]
 
 
 @functools.cache
-def _expected_tables() -> frozenset[tuple[str, ...]]:
+def _expected() -> _Expected:
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         migrate(connection)
-        return _tables_of(connection)
+        tables, conditions = _tables_of(connection), {}
+        for table in sorted(name for kind, name, *_ in tables if kind == "table"):
+            columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
+            conditions[table] = " AND ".join(
+                f"""typeof("{name}") IN ('{kind.lower()}'{"" if must_be or is_key else ", 'null'"})"""
+                for _, name, kind, must_be, _, is_key in columns
+                if kind
+            )
+    return _Expected(tables, conditions)
 
 
 def _tables_of(connection: sqlite3.Connection) -> frozenset[tuple[str, ...]]:

@@ -24,14 +24,14 @@ from semsearch.store.metadata import (
     DATABASE_DAMAGE,
     MAX_VARIABLES,
     FileState,
-    check_names,
+    check_files,
     connect,
     is_unwritable,
     read_meta,
     unpack_document,
 )
 from semsearch.store.nearest import SearchKind
-from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, check_format, check_tables, migrate
+from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, check_format, check_tables, check_values, migrate
 from semsearch.store.sealing import SEAL, Sums, break_seal, broken_files, read_seal, seal
 from semsearch.store.tokens import TokenWriter
 from semsearch.store.vectors import shard_files, unreadable_shards, write_sums
@@ -65,15 +65,12 @@ class StoreWriter:
             migrate(connection)
             self.meta = read_meta(connection)
             check_tables(connection)
-            check_names(connection)
+            check_files(connection)
         except DATABASE_DAMAGE as error:
             connection.close()
             if is_unwritable(error):  # the file may be sound: see `unwritable`
                 raise
-            raise IndexCorrupt(
-                f"{path / DATABASE} is not a readable database ({error}). What can be done tells: "
-                f"{command('verify', path)}"
-            ) from error
+            raise _damaged(path, str(error)) from error
         self.db = Database(connection)
         self.tokens = TokenWriter(path)
         if before in (1, 2):
@@ -104,7 +101,7 @@ class StoreWriter:
     def open_locked(cls, path: Path, *, must_be_sealed: bool = True) -> Iterator[StoreWriter]:
         """As `open`, for who holds the lock; without `must_be_sealed`, whatever the database's bytes are."""
         write_ignore(path)
-        before = None
+        before, is_damaged = None, False
         with contextlib.suppress(FileNotFoundError, IndexCorrupt):  # a lost seal is made anew
             before = read_seal(path)
         if must_be_sealed and before is not None:
@@ -118,8 +115,15 @@ class StoreWriter:
             raise
         log = path / f"{DATABASE}-wal"
         try:
+            if must_be_sealed and before is None:  # by which nothing is proven
+                check_values(writer.db.conn)
             yield writer
             writer._write_touched()
+        except DATABASE_DAMAGE as error:
+            if before is not None or is_unwritable(error):
+                raise
+            is_damaged = True
+            raise _damaged(path, str(error)) from error
         finally:
             is_same = before is not None and log.name not in before and not _size(log)
             connection = writer.db.conn
@@ -128,8 +132,9 @@ class StoreWriter:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.close()
             writer.tokens.close()
-            with contextlib.suppress(OSError):  # all that was committed is durable; the next run seals
-                seal(path, before if is_same else None)
+            if not is_damaged:
+                with contextlib.suppress(OSError):  # all that was committed is durable; the next run seals
+                    seal(path, before if is_same else None)
 
     def _add_checksums(self, before: int) -> None:
         """Take the files of an index of an older format, which had no checksums, as they are found.
@@ -277,6 +282,7 @@ class StoreWriter:
             "content": zlib.compress(document.text.encode("utf-8"), 1),
             "content_hash": digest,
             "visible": 0,
+            "n_chunks": len(chunks),
         }
         with self.db.atomic():
             self.db.execute("DELETE FROM documents WHERE key = ? AND visible = 0", [document.id])
@@ -315,23 +321,24 @@ class StoreWriter:
         drop_paths: Iterable[str] = (),
         drop_keys: Iterable[str] = (),
         drop_roots: Iterable[str] = (),
-        roots: Iterable[tuple[str, str, str, str | None]] = (),
+        roots: Mapping[str, Mapping[str, Any]] | None = None,
         meta: Mapping[str, Any] | None = None,
         encode_sample: Callable[[list[str]], FloatArray] | None = None,
     ) -> int:
         """Show all that is staged, drop what it replaces and what is named, remember roots and meta values.
 
-        All in one commit; `roots` are rows of path, globs, excludes and text column. `encode_sample` makes vectors of
-        queries, float32 (n, dim), from passages; without it no other kind of vector index is chosen.
+        All in one commit; `roots` says by path how each is read. `encode_sample` makes vectors of queries, float32
+        (n, dim), from passages; without it no other kind of vector index is chosen.
         Gives the number of documents that were dropped or replaced.
         """
         values = dict(meta or {})
         with self.db.atomic():
             staged = [row[0] for row in self.rows("SELECT id FROM documents WHERE visible = 0 ORDER BY id")]
             n_dropped, dropped = self._swap(drop_paths, drop_keys)
-            self.db.conn.executemany("DELETE FROM roots WHERE path = ?", [(r,) for r in drop_roots])
-            self.db.conn.executemany("INSERT OR REPLACE INTO roots VALUES (?, ?, ?, ?)", roots)
-            finished = self._run_roots.union(drop_roots)
+            gone = set(drop_roots)
+            remembered = {**self.meta.get("roots", {}), **(roots or {})}
+            values["roots"] = {path: remembered[path] for path in sorted(remembered.keys() - gone)}
+            finished = self._run_roots | gone
             values["unfinished"] = [r for r in self.meta.get("unfinished", []) if r not in finished]
             self.save_derived(values, staged=staged, dropped=dropped, encode_sample=encode_sample)
         self.tidy()
@@ -402,11 +409,12 @@ class StoreWriter:
 
     def documents_without_file(self) -> Iterator[Document]:
         """Visible documents that were given as such, not read from a file."""
-        sql = (
-            "SELECT id, key, content, title, source, metadata, layout FROM documents WHERE path IS NULL AND visible = 1"
-        )
-        for (row_id,) in self.rows("SELECT id FROM documents WHERE path IS NULL AND visible = 1"):
-            yield unpack_document(self.rows(f"{sql} AND id = ?", [row_id])[0][1:])
+        sql = f"SELECT {DOCUMENT_COLUMNS}, checksum, content FROM documents WHERE id = ?"
+        for row in self.rows("SELECT id FROM documents WHERE path IS NULL AND visible = 1"):
+            try:
+                yield unpack_document(self.rows(sql, row)[0])
+            except ValueError as error:
+                raise _damaged(self.path, f"document {row[0]}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -422,6 +430,12 @@ def unwritable(path: Path) -> Iterator[None]:
             f"{path} cannot be written to ({reason}). What was in the index is still there, and what was encoded is "
             "kept: make room or allow writing, and run it again"
         ) from error
+
+
+def _damaged(path: Path, what: str) -> IndexCorrupt:
+    return IndexCorrupt(
+        f"{path / DATABASE} is not a readable database ({what}). What can be done tells: {command('verify', path)}"
+    )
 
 
 def write_ignore(path: Path) -> None:

@@ -675,10 +675,21 @@ class TestVerify:
 
     def test_what_cannot_be_mended_says_what_to_do(self, index, folder, tmp_path):
         copy = shutil.copytree(index, tmp_path / "copy")
-        (copy / "store.db").write_bytes((copy / "store.db").read_bytes()[:20_000])
+        (copy / "store.db").write_bytes(bytes(20_000))
         done = run("verify", "--repair", "--index", copy)
         assert done.exit_code == 1
         assert f"mv {copy} {copy}.damaged && semsearch index" in done.stdout
+
+    def test_what_is_lost_is_told_and_brought_back(self, index, folder, tmp_path):
+        copy = shutil.copytree(index, tmp_path / "copy")
+        data = (copy / "store.db").read_bytes()
+        (copy / "store.db").write_bytes(data[: len(data) // 2])
+        done = run("verify", "--repair", "--index", copy)
+        assert done.exit_code == 1 and "has lost documents" in done.stdout and "DAMAGED" not in done.stdout
+        assert "gone    " in done.stdout and f"with: semsearch index --index {copy}; give other" in done.stdout
+        assert run("index", "--index", copy).exit_code == 0
+        assert run("verify", "--index", copy).exit_code == 0
+        assert run("list", "--index", copy).stdout == run("list", "--index", index).stdout
 
     def test_a_folder_in_place_of_a_file(self, index, tmp_path):
         copy = shutil.copytree(index, tmp_path / "copy")

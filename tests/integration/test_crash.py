@@ -157,13 +157,18 @@ def worlds(servers: list[Server], tmp_path_factory: pytest.TempPathFactory) -> d
 def move(folder: Path) -> None:
     """Let an index that was copied speak of the files beside it, unchanged since."""
     with closing(sqlite3.connect(folder / "index" / "store.db")) as db, db:
-        for table, column in (("files", "path"), ("roots", "path"), ("documents", "path"), ("documents", "key")):
+        for table, column in (("files", "path"), ("documents", "path"), ("documents", "key")):
             rows = db.execute(f"SELECT {column} FROM {table}").fetchall()
             for (path,) in rows:
                 old = path.split("/docs")[0]
                 db.execute(
                     f"UPDATE {table} SET {column} = ? WHERE {column} = ?", [path.replace(old, str(folder)), path]
                 )
+        (roots,) = db.execute("SELECT value FROM meta WHERE key = 'roots'").fetchone()
+        for path in json.loads(roots):
+            roots = roots.replace(json.dumps(path.split("/docs")[0])[1:-1], json.dumps(str(folder))[1:-1])
+        row = (roots, checksum_record(("roots", roots)))
+        db.execute("UPDATE meta SET value = ?, checksum = ? WHERE key = 'roots'", row)
         for (source,) in db.execute("SELECT source FROM documents").fetchall():
             old = source.split("/docs")[0]
             db.execute("UPDATE documents SET source = ? WHERE source = ?", [source.replace(old, str(folder)), source])

@@ -30,6 +30,7 @@ from semsearch.store.schema import FORMAT_VERSION, check_format, migrate
 from semsearch.store.sealing import seal
 from semsearch.types import FloatArray
 from semsearch.verifying import verify
+from tests.old_formats import make_older
 from tests.toy import ToyEmbedder
 
 PAGE = "# {0}\n\nAll about {0}.\n\n" + "\n\n".join(
@@ -682,14 +683,7 @@ def test_an_index_of_the_first_format_is_brought_up_to_date(docs: Path, toy: Toy
     path = Path("indexes/default")
     next(path.glob("lexical-*")).rename(path / "lexical")
     with sqlite3.connect(path / "store.db") as db:
-        db.execute("DELETE FROM meta WHERE key = 'lexical'")
-        for table in ("documents", "chunks", "meta"):
-            db.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
-        db.executescript(
-            "DROP TABLE checksums; CREATE TABLE lexical_leftovers (chunk_id INTEGER PRIMARY KEY); "
-            "DROP TABLE field_values; DROP INDEX files_modified; DROP INDEX chunks_document; "
-            "CREATE INDEX chunks_document ON chunks (document_id); PRAGMA user_version = 1"
-        )
+        make_older(db, 1)
     db.close()
     for file in (path / "store.sum", *(path / "vectors").glob("*.sums.npy")):
         file.unlink()

@@ -32,6 +32,7 @@ from semsearch.store import lexical, selection
 from semsearch.store.lexical import LexicalIndex
 from semsearch.store.selection import Selection, Selector
 from semsearch.types import FloatArray, IntArray, Neighbors
+from tests.old_formats import make_older
 from tests.toy import DIM, ToyEmbedder, ToyReranker
 
 N = 500
@@ -698,11 +699,9 @@ def test_half_as_many_are_taken_by_words_where_meaning_leads(
 def test_an_older_index_can_be_filtered_after_an_update(toy: ToyEmbedder) -> None:
     report = build_index(LIBRARY, embedder=toy)
     connection = sqlite3.connect(report.index / "store.db")
-    expected = connection.execute("SELECT * FROM field_values ORDER BY 1, 2, 3, 4").fetchall()
-    connection.executescript(
-        "DROP TABLE field_values; DROP INDEX files_modified; DROP INDEX chunks_document; "
-        "CREATE INDEX chunks_document ON chunks (document_id); PRAGMA user_version = 3"
-    )
+    with connection:
+        expected = connection.execute("SELECT * FROM field_values ORDER BY 1, 2, 3, 4").fetchall()
+        make_older(connection, 3)
     connection.close()
     (report.index / "store.sum").unlink()
     with pytest.raises(IndexIncompatible, match="Bring it up to date: semsearch index"):
