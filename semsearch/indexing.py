@@ -402,6 +402,8 @@ def _sort_source(source: Any) -> tuple[list[str], Iterator[Document] | None]:
         roots.append(absolute_path(item))
         if not os.path.lexists(roots[-1]):
             raise InvalidInput(f"{item} does not exist; give a folder or a file to index")
+        if os.fsencode(roots[-1]).decode("utf-8", "replace") != roots[-1]:
+            raise InvalidInput(f"{roots[-1]!r} is not UTF-8, as a path to index has to be; rename it")
     return roots, None
 
 

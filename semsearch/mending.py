@@ -8,7 +8,7 @@ import numpy as np
 
 from semsearch.errors import IndexCorrupt
 from semsearch.store.checksums import hash_key, text_hash
-from semsearch.store.files import command
+from semsearch.store.files import DATABASE, command
 from semsearch.store.repairing import Repairs
 from semsearch.token_keeping import check_gives_codes, embed_with_codes
 from semsearch.types import Embedder, FloatArray, IntArray
@@ -23,8 +23,6 @@ def mend_vectors(
     load: Callable[[], Embedder],
     damaged: Collection[str],
     on_encoded: Callable[[int, int], None] | None = None,
-    *,
-    without: Collection[int] = (),
 ) -> int:
     """Bring the vectors of all visible chunks back into shards that can be read; one commit.
 
@@ -35,7 +33,6 @@ def mend_vectors(
         load: gives the encoder; called only if something has to be encoded.
         damaged: paths in the index of files of shards that are not what was written.
         on_encoded: called with the number of texts encoded so far and of all that have to be.
-        without: documents, by row, whose vectors are of no use.
 
     Returns:
         How many vectors were encoded.
@@ -45,7 +42,7 @@ def mend_vectors(
         ModelError: the encoder cannot be found or run.
     """
     kept = repairs.kept_vectors(damaged)
-    gone = np.setdiff1d(repairs.visible_vector_ids(without), kept.ids)
+    gone = np.setdiff1d(repairs.visible_vector_ids(), kept.ids)
     if not damaged and not len(gone):
         return 0
     rows = _encode(repairs, load, gone, on_encoded) if len(gone) else np.empty((0, kept.dim), dtype=np.float32)
@@ -99,7 +96,11 @@ def _encode(
     key = hash_key(embedder.fingerprint)
     parts = []
     for first in range(0, len(ids), BATCH):
-        parts.append(embedder.embed_documents(_texts(repairs, ids[first : first + BATCH].tolist(), key)))
+        part = ids[first : first + BATCH].tolist()
+        texts = _texts(repairs, part, key)
+        if len(texts) < len(part):
+            raise _damaged(repairs, "passages are not where they should be")
+        parts.append(embedder.embed_documents(texts))
         if on_encoded is not None:
             on_encoded(min(first + BATCH, len(ids)), len(ids))
     return np.concatenate(parts)
@@ -107,12 +108,14 @@ def _encode(
 
 def _texts(repairs: Repairs, ids: Sequence[int], key: bytes) -> list[str]:
     """The texts that these vectors are of."""
-    found, path = [], repairs.store.path
+    found = []
     for vector_id, text, known in repairs.texts_of_vectors(ids):
         if text_hash(text, key) != known:
-            raise IndexCorrupt(
-                f"a passage in {path} is not what was encoded (vector {vector_id}). "
-                f"Mend it with: {command('verify --repair', path)}"
-            )
+            raise _damaged(repairs, f"a passage is not what was encoded (vector {vector_id})")
         found.append(text)
     return found
+
+
+def _damaged(repairs: Repairs, what: str) -> IndexCorrupt:
+    path = repairs.store.path
+    return IndexCorrupt(f"{path / DATABASE} is damaged: {what}. Mend it with: {command('verify --repair', path)}")

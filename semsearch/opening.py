@@ -138,7 +138,7 @@ class OpenIndex:
                 raise self._damaged(f"{damaged} in {self.path} is not what was written")
         shards = ShardReader(self.path / "vectors", store.shard_names(model["fingerprint"]), model["dim"])
         index = open_nearest(self.path, meta["ann"], shards)
-        n_chunks, _, n_documents = store.count_chunks()
+        n_chunks, _, n_documents, _ = store.counts()
         words = LexicalIndex(self.path / lexical)
         return IndexState(
             generation=meta["generation"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import shlex
 import time
@@ -410,7 +409,7 @@ def _repair(options: _Options, found: _Inspection) -> Gone:
     if found.damaged("folder"):
         (path / IGNORE).unlink(missing_ok=True)
     try:
-        with unwritable(path), StoreWriter.open_locked(path, must_be_sealed=False) as writer:
+        with unwritable(path), StoreWriter.open_locked(path, to_repair=True) as writer:
             return _repair_parts(options, found, writer, is_rewritten=is_rewritten)
     except Exception as error:
         is_proven = found.is_proven and not is_rewritten
@@ -421,26 +420,21 @@ def _repair(options: _Options, found: _Inspection) -> Gone:
 
 def _repair_parts(options: _Options, found: _Inspection, writer: StoreWriter, *, is_rewritten: bool) -> Gone:
     repairs, rows, n_unnamed, tell = Repairs(writer), found.rows, found.n_lost, options.tell
-    if rows.hashes:
-        repairs.correct_hashes(rows.hashes)
-    built = writer.meta["model"]
-    mend_vectors(
-        repairs,
-        lambda: options.load(built),
-        found.vectors,
-        lambda done, n: tell("encoding", done, n),
-        without=rows.documents,
-    )
     taken_out = dict(rows.documents)
     if len(rows.hidden) <= n_unnamed:  # they may be those that are lost, only no longer shown
         taken_out.update(rows.hidden)
         n_unnamed -= len(rows.hidden)
-    to_index: tuple[str, ...] = ()
+    to_index = repairs.take_out(taken_out) if taken_out else ()
+    if rows.hashes:
+        repairs.correct_hashes(rows.hashes)
+    built = writer.meta["model"]
+    mend_vectors(repairs, lambda: options.load(built), found.vectors, lambda done, n: tell("encoding", done, n))
     # Of a database that was rewritten they may name passages that are no longer in it.
     ann, words = (is_rewritten or found.damaged(part) for part in ("nearest neighbours", "words"))
-    if taken_out or n_unnamed or ann or words:
+    ann, words = ann or bool(taken_out), words or bool(taken_out)
+    if ann or words:
         tell("making FAISS and lexical index anew", 0, 0)
-        to_index = repairs.rebuild(taken_out, lexical=words, ann=ann)
+        repairs.rebuild(lexical=words, ann=ann)
     if found.damaged("tokens"):
         writer.tokens.drop_unsound()
         mend_codes(repairs, lambda: options.load(built), lambda done, n: tell("encoding", done, n))
@@ -454,13 +448,18 @@ def _start_anew(path: Path) -> str:
     """What to do where nothing else helps."""
     roots, n_given = ["FOLDER"], 0
     with (
-        contextlib.suppress(*DATABASE_DAMAGE, IndexCorrupt, ValueError, TypeError, RecursionError),
+        contextlib.suppress(*DATABASE_DAMAGE, IndexCorrupt, TypeError),
         contextlib.closing(connect(path, read_only=True)) as connection,
     ):
-        for (value,) in connection.execute("SELECT value FROM meta WHERE key = 'roots'"):
-            roots = [shlex.quote(path) for path in json.loads(value)] or roots
+        is_older = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'roots'").fetchone()[0]
+        sql = (
+            "SELECT path FROM roots"
+            if is_older
+            else "SELECT j.key FROM meta m, json_each(value) j WHERE m.key = 'roots'"
+        )
+        roots = [shlex.quote(row[0]) for row in connection.execute(sql)] or roots
         sql = "SELECT count(*) FROM documents WHERE path IS NULL AND visible = 1"
         n_given = connection.execute(sql).fetchone()[0]
-    given = f"; and give {n_given:,} documents again that came from no file" if n_given else ""
+    given = f"  # and give {n_given:,} documents again that came from no file" if n_given else ""
     away = shlex.quote(f"{path}.damaged")
     return f"mv {shlex.quote(str(path))} {away} && {command('index ' + ' '.join(roots), path)}{given}"

@@ -17,7 +17,7 @@ from typing import IO, BinaryIO, cast
 from semsearch.errors import IndexCorrupt, IndexNotFound, InvalidInput
 from semsearch.store.derived import LEXICAL, first_damage
 from semsearch.store.files import DATABASE, PART, absolute_path, index_path, sync_folder, write_atomically
-from semsearch.store.metadata import DATABASE_DAMAGE, Store, connect, is_unwritable
+from semsearch.store.metadata import DATABASE_DAMAGE, Store, connect, is_unwritable, read_meta_rows
 from semsearch.store.schema import check_format, migrate
 from semsearch.store.sealing import SEAL, broken_files, read_seal, seal
 from semsearch.store.tokens import TOKENS
@@ -54,7 +54,7 @@ def export_index(index: str | Path, archive: str | Path, *, wait_s: float = 0.0)
         copy, tokens = Path(folder) / DATABASE, Path(folder) / TOKENS
         with contextlib.closing(sqlite3.connect(copy)) as connection:
             store.db.conn.backup(connection)
-        seal(Path(folder))
+        seal(Path(folder), read_meta_rows(store.db.conn))
         try:
             with (
                 contextlib.closing(sqlite3.connect(tokens)) as connection,
@@ -112,7 +112,9 @@ def import_index(archive: str | Path, index: str | Path) -> Path:
                     raise
                 raise InvalidInput(f"{source} is damaged; copy it anew, or export it again") from error
             write_ignore(folder)
-            seal(folder)
+            with contextlib.closing(connect(folder, read_only=True)) as connection:
+                meta = read_meta_rows(connection)
+            seal(folder, meta)
             folder.rename(path)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -129,7 +131,8 @@ def _check(folder: Path) -> None:
         IndexCorrupt, FileNotFoundError, sqlite3.DatabaseError: it is damaged.
     """
     with contextlib.suppress(FileNotFoundError):  # there is none in archives of earlier versions
-        if broken_files(folder, read_seal(folder) or {}):
+        sealed = read_seal(folder)
+        if sealed is None or broken_files(folder, sealed):
             raise IndexCorrupt(f"{DATABASE} is not what was exported")
     _bring_up_to_date(folder)
     with contextlib.closing(Store(folder)) as store, store.snapshot() as meta:

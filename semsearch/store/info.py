@@ -73,7 +73,7 @@ def inspect_index(index: str | Path = "default") -> IndexInfo:
     try:
         with store.snapshot() as meta:
             model = meta["model"]
-            n_chunks, n_vectors, n_documents = store.count_chunks()
+            n_chunks, n_vectors, n_documents, _ = store.counts()
             return IndexInfo(
                 path=store.path,
                 model=model["name"],

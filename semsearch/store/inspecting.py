@@ -39,7 +39,7 @@ class BadRows:
 
     Attributes:
         n_documents, n_chunks: how many were looked at.
-        n_shown: visible documents that have passages; those that are damaged may have had some.
+        n_shown: visible documents.
         documents: by row, the ids of those of which something is not what was written, or that contradict themselves.
         hidden: by row, the ids of sound ones that are not visible.
         hashes: by vector id, the hash that its text should be known by and is not.
@@ -56,14 +56,16 @@ class BadRows:
 def seal_state(path: Path) -> tuple[list[str], list[str]]:
     """(what is wrong, what is worth knowing) about the bytes of the database's files."""
     try:
-        sums = read_seal(path)
+        known = read_seal(path)
     except FileNotFoundError:
         return [f"{SEAL} is missing"], []
     except IndexCorrupt:
         return [f"{SEAL} is damaged"], []
-    if sums is None:
+    if known is None:
         return [], ["the last run was cut off: the database is judged by its rows, not by its bytes"]
-    return [f"{name} is not what the last run left" for name in broken_files(path, sums)], []
+    if known.is_of_repair:
+        return ["the last repair was cut off"], []
+    return [f"{name} is not what the last run left" for name in broken_files(path, known)], []
 
 
 def integrity_problems(connection: sqlite3.Connection, *, with_values: bool = False) -> list[str]:
@@ -80,7 +82,8 @@ def integrity_problems(connection: sqlite3.Connection, *, with_values: bool = Fa
             check_values(connection)
     except DATABASE_DAMAGE as error:
         return [str(error)]
-    return [f"row {row} of {table} refers to a row of {other} that is not there" for table, row, other, _ in orphans]
+    said = (f"a row of {table} refers to one of {other} that is not there" for table, _, other, _ in orphans)
+    return list(dict.fromkeys(said))
 
 
 def bad_rows(path: Path, fingerprint: str, progress: Callable[[int, int], None]) -> BadRows:
@@ -118,11 +121,9 @@ def bad_rows(path: Path, fingerprint: str, progress: Callable[[int, int], None])
                 name, n_chunks = _as_text(record[1]), record[N_CHUNKS]
                 if texts[row_id] is None or sorted(ordinals[row_id]) != list(range(n_chunks)):
                     bad.documents[row_id] = name
-                    bad.n_shown += row_id in shown
-                elif row_id in shown:
-                    bad.n_shown += n_chunks > 0
-                else:
+                elif row_id not in shown:
                     bad.hidden[row_id] = name
+            bad.n_shown += len(shown)
             bad.n_documents += len(rows)
             progress(bad.n_documents, n_all)
             last = rows[-1][0]
@@ -130,8 +131,8 @@ def bad_rows(path: Path, fingerprint: str, progress: Callable[[int, int], None])
 
 
 def n_lost(store: Store, rows: BadRows) -> int:
-    """Visible documents with passages that were counted when the state of a snapshot was written, and are not there."""
-    return max(store.count_chunks()[2] - rows.n_shown, 0)
+    """Visible documents that were counted when the state of a snapshot was written, and are not there any more."""
+    return max(store.counts().documents - rows.n_shown, 0)
 
 
 N_CHUNKS = DOCUMENT_COLUMNS.split(", ").index("n_chunks")

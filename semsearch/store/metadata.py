@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from semsearch.errors import IndexCorrupt, IndexIncompatible, IndexNotFound, InvalidInput, SemsearchError
 from semsearch.store.checksums import checksum_record
@@ -31,14 +31,17 @@ from semsearch.store.sealing import broken_files, read_seal
 from semsearch.types import Chunk, Document, Duplicate, Heading
 
 __all__ = [
-    "COUNT",
     "DATABASE_DAMAGE",
+    "NEEDED_META",
+    "Counts",
     "FileState",
     "Store",
     "check_files",
     "connect",
     "is_unwritable",
+    "parse_meta",
     "read_meta",
+    "read_meta_rows",
     "unpack_document",
 ]
 
@@ -46,14 +49,10 @@ __all__ = [
 DATABASE_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
 UNWRITABLE_DATABASE = ("disk", "readonly", "locked", "unable to open")  # words of SQLite's messages; the rest is damage
-NEEDED_META = {"model", "generation", "ann", "roots"}
+NEEDED_META = {"model", "generation", "ann", "roots", "counts"}
 
 BUSY_TIMEOUT_S = 30.0
 METADATA = DOCUMENT_COLUMNS.split(", ").index("metadata")
-COUNT = (
-    "SELECT count(*), count(DISTINCT vector_id), count(DISTINCT d.id) FROM chunks c "
-    "JOIN documents d ON d.id = document_id WHERE visible = 1"
-)
 MAX_ID = 2**63 - 1  # no row has a larger one, and SQLite takes none
 MAX_VARIABLES = 900  # of one SQL statement; SQLite allows 999 at least
 MAX_IDS = 1_000  # whose rows are read at a time
@@ -80,6 +79,15 @@ class FileState:
     status: str
     reason: str
     checked_ns: int
+
+
+class Counts(NamedTuple):
+    """How much of what is visible in an index, in the order of `schema.COUNT`; `vectors` are distinct."""
+
+    chunks: int
+    vectors: int
+    with_chunks: int
+    documents: int
 
 
 def _is_at_rest(path: Path, database: str = DATABASE) -> bool:
@@ -139,7 +147,12 @@ def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
     Raises:
         sqlite3.DatabaseError: it cannot be read, or is not what was written.
     """
-    return parse_meta(connection.execute("SELECT key, value, checksum FROM meta").fetchall())
+    return parse_meta(read_meta_rows(connection))
+
+
+def read_meta_rows(connection: sqlite3.Connection) -> list[tuple[str, str, bytes]]:
+    """Key, value and checksum of all rows of the `meta` table."""
+    return connection.execute("SELECT key, value, checksum FROM meta").fetchall()
 
 
 def check_files(connection: sqlite3.Connection) -> None:
@@ -291,16 +304,16 @@ class Store:
 
     def _is_broken(self) -> bool:
         """Whether the bytes of the database are others than the last writer left, or values of other kinds."""
-        sums = None  # while a writer is at work, or after it was cut off
+        known = None  # while a writer is at work, or after it was cut off
         with contextlib.suppress(OSError, IndexCorrupt):
-            sums = read_seal(self.path)
-        if sums is not None:
-            return bool(broken_files(self.path, sums))
+            known = read_seal(self.path)
+        if known is not None:
+            return bool(broken_files(self.path, known))
         try:
             check_values(self._connection)
+            return bool(self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok")
         except DATABASE_DAMAGE:
             return True
-        return False
 
     def _has_changed(self) -> bool:
         """Whether the database was at rest when it was opened, and was written to since."""
@@ -317,7 +330,7 @@ class Store:
 
     def _read_meta(self) -> dict[str, Any]:
         """The values of `meta`, which seldom change between two states."""
-        rows = self._connection.execute("SELECT key, value, checksum FROM meta").fetchall()
+        rows = read_meta_rows(self._connection)
         if rows != self._meta[0]:
             self._meta = (rows, parse_meta(rows))
             if not self._meta[1].keys() >= NEEDED_META:
@@ -343,14 +356,10 @@ class Store:
             name for (name,) in self.query("SELECT name FROM shards WHERE fingerprint = ? ORDER BY name", [fingerprint])
         ]
 
-    def count_chunks(self) -> tuple[int, int, int]:
-        """Visible chunks, the distinct vectors they have, and the documents they belong to."""
-        meta = dict(self.query("SELECT key, value FROM meta WHERE key IN ('generation', 'counts')"))
-        generation, *counts = json.loads(meta.get("counts", "[0]"))
-        if generation != json.loads(meta["generation"]):  # written by a version that did not count
-            counts = self.query(COUNT)[0]
-        n_chunks, n_vectors, n_documents = counts
-        return int(n_chunks), int(n_vectors), int(n_documents)
+    def counts(self) -> Counts:
+        """How much of what is visible."""
+        ((value,),) = self.query("SELECT value FROM meta WHERE key = 'counts'")
+        return Counts(*json.loads(value))
 
     def chunks_of_vectors(self, vector_ids: Iterable[int]) -> list[tuple[int, int, int]]:
         """Visible (chunk id, document row, vector id) that have one of these vectors, by chunk id."""

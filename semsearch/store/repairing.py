@@ -16,16 +16,17 @@ from semsearch.store.derived import LEXICAL, MAX_SHARD_ROWS, Derived, add_shard
 from semsearch.store.fields import enter_fields_of_all
 from semsearch.store.files import DATABASE, PART, sync_folder
 from semsearch.store.inspecting import integrity_problems
-from semsearch.store.metadata import DATABASE_DAMAGE, MAX_VARIABLES, connect, is_unwritable
+from semsearch.store.metadata import DATABASE_DAMAGE, MAX_VARIABLES, NEEDED_META, connect, is_unwritable, parse_meta
 from semsearch.store.salvage import salvage
-from semsearch.store.schema import FORMAT_VERSION, kinds, migrate
+from semsearch.store.schema import MAX_LAST_ID, kinds, migrate
+from semsearch.store.sealing import MetaRows, break_seal, read_seal
 from semsearch.store.vectors import shard_files
 from semsearch.store.writing import StoreWriter
 from semsearch.types import FloatArray, IntArray
 
 __all__ = ["Kept", "Repairs", "rewrite_database"]
 
-MAX_LAST_ID = 2**48  # of a table, where it is not known
+LIKELY_LAST_ID = 2**18  # of a table, where a larger one is not known
 MAX_FAILED = 1_000_000  # ranges of rows that are halved, in some ten seconds
 
 
@@ -86,11 +87,10 @@ class Repairs:
             parts.append(salvage(folder, name, model["dim"], files, candidates))
         return Kept(model["dim"], tuple(names), tuple(parts), np.concatenate(foreign), tuple(lost))
 
-    def visible_vector_ids(self, without: Collection[int] = ()) -> IntArray:
-        """int64 ids, ascending, of the vectors that visible chunks have, but for those of some documents, by row."""
-        sql = "SELECT DISTINCT vector_id, document_id FROM chunks c JOIN documents d ON d.id = document_id"
-        rows = self.store.rows(f"{sql} WHERE visible = 1")
-        return np.unique(np.array([vector for vector, document in rows if document not in without], dtype=np.int64))
+    def visible_vector_ids(self) -> IntArray:
+        """int64 ids, ascending, of the vectors that visible chunks have."""
+        sql = "SELECT DISTINCT vector_id FROM chunks c JOIN documents d ON d.id = document_id WHERE visible = 1"
+        return np.sort(np.array(self.store.rows(sql), dtype=np.int64).ravel())
 
     def texts_of_vectors(self, ids: Sequence[int]) -> Iterator[tuple[int, str, bytes]]:
         """(vector id, the text it is of, the text's hash) of vectors that chunks have, by id."""
@@ -122,41 +122,47 @@ class Repairs:
                     part[which == source] = sources[source][at[which == source] - ends[source]]
                 add_shard(store.path, store.db, all_ids[at], part, fingerprint)
             self._derived.drop_shards([*kept.names, *kept.lost])
-            store.db.execute("CREATE TEMP TABLE IF NOT EXISTS safe (id INTEGER PRIMARY KEY)")
-            store.db.execute("DELETE FROM safe")
-            safe = np.concatenate([all_ids, kept.foreign]).tolist()
-            store.db.conn.executemany("INSERT OR IGNORE INTO safe VALUES (?)", ((i,) for i in safe))
-            store.db.execute("DELETE FROM vectors WHERE id NOT IN (SELECT id FROM safe)")
-            store.set_meta(generation=store.meta["generation"] + 1)
+            self._forget_vectors_but(np.concatenate([all_ids, kept.foreign]))
+            store.begin_state()
         self._derived.remove_leftover_files(store.meta["ann"], str(store.meta.get("lexical", LEXICAL)))
+
+    def _forget_vectors_but(self, ids: IntArray) -> None:
+        """Delete the rows of all vectors but those with these ids, in the transaction under way."""
+        execute = self.store.db.execute
+        execute("CREATE TEMP TABLE IF NOT EXISTS safe (id INTEGER PRIMARY KEY)")
+        execute("DELETE FROM safe")
+        self.store.db.conn.executemany("INSERT OR IGNORE INTO safe VALUES (?)", ((i,) for i in ids.tolist()))
+        execute("DELETE FROM vectors WHERE id NOT IN (SELECT id FROM safe)")
 
     # What follows from the vectors and the tables
 
-    def rebuild(self, documents: Mapping[int, str], *, lexical: bool, ann: bool) -> tuple[str, ...]:
-        """Make the lexical index and the FAISS file anew, without encoding: these, and what else is damaged of them.
+    def take_out(self, documents: Mapping[int, str]) -> tuple[str, ...]:
+        """Delete documents, by row, and what was staged; the next run reads their files. `rebuild` has to follow.
 
-        Takes documents, by row, out of the index, and has the next run read their files. Gives the paths of these, or
-        the ids given with the rows where the index knows no such file.
+        Gives the paths of the files, or the ids given with the rows where the index knows no such file.
         """
         store, rows = self.store, [(i,) for i in documents]
-        if lexical:
-            shutil.rmtree(store.path / str(store.meta.get("lexical", LEXICAL)), ignore_errors=True)
         paths: dict[int, str] = {}
-        dropped: list[int] = []
         with store.db.atomic():
-            store.forget_staged()
             for row in rows:
                 sql = "SELECT d.id, f.path FROM documents d JOIN files f ON f.path = d.path WHERE d.id = ?"
                 paths.update(store.rows(sql, row))
-                dropped += [chunk for (chunk,) in store.rows("SELECT id FROM chunks WHERE document_id = ?", row)]
+            store.forget_staged()
             store.db.conn.executemany("DELETE FROM documents WHERE id = ?", rows)
             again = [(file,) for file in paths.values()]
             store.db.conn.executemany("UPDATE files SET content_hash = NULL WHERE path = ?", again)
+        return tuple(sorted({paths.get(i, name) for i, name in documents.items()}))
+
+    def rebuild(self, *, lexical: bool, ann: bool) -> None:
+        """Make the lexical index and the FAISS file anew from what is visible, without encoding."""
+        store = self.store
+        if lexical:
+            shutil.rmtree(store.path / str(store.meta.get("lexical", LEXICAL)), ignore_errors=True)
+        with store.db.atomic():
             if ann:
                 self._derived.record_ann(None)
-            store.save_derived({}, staged=(), dropped=dropped)
+            store.save_derived({}, staged=(), dropped=())
         store.remove_leftover_files()  # but not vectors of what is gone, which may be read again
-        return tuple(sorted({paths.get(i, name) for i, name in documents.items()}))
 
     # The database
 
@@ -164,8 +170,10 @@ class Repairs:
         """Note anew by which hash the text of a vector is known, by the vector's id."""
         with self.store.db.atomic():
             rows = [(text_hash, i) for i, text_hash in hashes.items()]
-            self.store.db.conn.executemany("DELETE FROM vectors WHERE text_hash = ? AND id != ?", rows)
-            self.store.db.conn.executemany("UPDATE vectors SET text_hash = ? WHERE id = ?", rows)
+            execute = self.store.db.conn.executemany  # two may have each other's, and one of no passage that of another
+            execute("UPDATE vectors SET text_hash = randomblob(16) WHERE id = ?", ((i,) for i in hashes))
+            execute("UPDATE vectors SET text_hash = randomblob(16) WHERE text_hash = ? AND id != ?", rows)
+            execute("UPDATE vectors SET text_hash = ? WHERE id = ?", rows)
 
     def renew_unproven(self) -> None:
         """Make anew what no checksum proves: fields are taken from the documents, and the next run reads all files.
@@ -185,6 +193,7 @@ class Repairs:
                 "INSERT OR IGNORE INTO files (path, status, reason, checked_ns) "
                 "SELECT DISTINCT path, 'indexed', '', 0 FROM documents WHERE visible = 1 AND path NOT NULL"
             )
+            self._forget_vectors_but(np.concatenate([np.empty(0, dtype=np.int64), *ids.values()]))
             rows = [(len(own), name) for name, own in ids.items()]
             store.db.conn.executemany("UPDATE shards SET n_rows = ? WHERE name = ?", rows)
             largest = max((int(own[-1]) for own in ids.values() if len(own)), default=0)
@@ -197,7 +206,7 @@ def rewrite_database(path: Path) -> bool:
     """Write all rows that SQLite can read into a new database, its indexes made anew, and put that in its place.
 
     Tells whether it could; else nothing is changed. Holds for the rows as they are read: what they say is not checked.
-    One of an older format is left alone, as its documents do not say whether they are whole.
+    One of another format is left alone: of an older one the documents do not say whether they are whole.
 
     Raises:
         sqlite3.OperationalError, OSError: there is no room.
@@ -208,9 +217,7 @@ def rewrite_database(path: Path) -> bool:
         with contextlib.closing(connect(path, read_only=True)) as connection:
             connection.execute("PRAGMA cell_size_check = OFF")
             connection.execute("PRAGMA writable_schema = ON")  # so that tables are read beside damaged ones
-            if 0 < connection.execute("PRAGMA user_version").fetchone()[0] < FORMAT_VERSION:
-                return False
-            _copy_rows(connection, new)
+            _copy_rows(connection, new, _sealed_meta(path))
         with contextlib.closing(sqlite3.connect(new)) as connection:
             problems = integrity_problems(connection)
             connection.execute("PRAGMA journal_mode = WAL")
@@ -219,6 +226,7 @@ def rewrite_database(path: Path) -> bool:
         new.chmod(0o600)
         for suffix in ("-wal", "-shm"):
             (path / f"{DATABASE}{suffix}").unlink(missing_ok=True)
+        break_seal(path, by_repair=True)  # what is made anew afterwards is not there yet
         new.replace(path / DATABASE)
         sync_folder(path)
         return True
@@ -246,7 +254,15 @@ _COPY_FILES = (
 )
 
 
-def _copy_rows(connection: sqlite3.Connection, new: Path) -> None:
+def _sealed_meta(path: Path) -> MetaRows:
+    """The rows of `meta` when the last writer was done, where they are known."""
+    with contextlib.suppress(FileNotFoundError, IndexCorrupt):
+        known = read_seal(path)
+        return known.meta if known is not None else ()
+    return ()
+
+
+def _copy_rows(connection: sqlite3.Connection, new: Path, sealed_meta: MetaRows) -> None:
     """Copy the rows of an index's tables into a new database, as far as they can be read.
 
     Left out are passages without their document, which `bad_rows` then finds incomplete, and what is made anew
@@ -257,8 +273,21 @@ def _copy_rows(connection: sqlite3.Connection, new: Path) -> None:
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute("ATTACH ? AS fresh", [str(new)])
     connection.create_function("is_part", 1, lambda name: bool(PART.fullmatch(name.decode("utf-8", "replace"))))
+    for table in ("meta", "documents", "chunks"):
+        n_columns = [len(connection.execute(f"PRAGMA {of}.table_info({table})").fetchall()) for of in ("main", "fresh")]
+        if n_columns[0] not in (0, n_columns[1]):  # 0: it cannot be read
+            raise sqlite3.DatabaseError("it is of another format")
     # Each statement is a transaction: in one that has met damage, all that follow it fail.
-    connection.execute(_COPY.format("meta", "*", "1"))  # without which there is no index
+    _copied(connection, _COPY.format("meta", "*", "1"))
+    try:
+        is_whole = parse_meta(connection.execute("SELECT * FROM fresh.meta")).keys() >= NEEDED_META
+    except DATABASE_DAMAGE:
+        is_whole = False
+    if not is_whole:
+        connection.execute("DELETE FROM fresh.meta")
+        connection.executemany("INSERT INTO fresh.meta VALUES (?, ?, ?)", sealed_meta)
+    if not is_whole and not sealed_meta:
+        raise sqlite3.DatabaseError("its meta values are damaged")
     for table in ("vectors", "documents", "chunks"):
         _copy_by_id(connection, table)
     for statement in (_COPY_CHECKSUMS, _COPY_SHARDS, _COPY_FILES):
@@ -266,7 +295,7 @@ def _copy_rows(connection: sqlite3.Connection, new: Path) -> None:
     # Vectors whose rows are gone: which texts they are of tell the passages.
     connection.execute(
         "INSERT OR IGNORE INTO fresh.vectors SELECT DISTINCT vector_id, randomblob(16) FROM fresh.chunks "
-        "WHERE typeof(vector_id) = 'integer'"
+        f"WHERE typeof(vector_id) = 'integer' AND vector_id BETWEEN 0 AND {MAX_LAST_ID}"
     )
     for column, other in (("document_id", "documents"), ("vector_id", "vectors")):
         connection.execute(f"DELETE FROM fresh.chunks WHERE {column} NOT IN (SELECT id FROM fresh.{other})")
@@ -274,15 +303,16 @@ def _copy_rows(connection: sqlite3.Connection, new: Path) -> None:
 
 def _copy_by_id(connection: sqlite3.Connection, table: str) -> None:
     """Copy the rows of a table: where SQLite cannot read them all, those of ever smaller ranges of ids."""
-    copy = _COPY.format(table, "*", "id BETWEEN ? AND ?")
-    last = 0
+    is_sound = kinds(table) if table == "vectors" else "1"  # the others show by their checksums
+    copy = _COPY.format(table, "*", f"id BETWEEN ? AND ? AND {is_sound}")
+    last = LIKELY_LAST_ID
     with contextlib.suppress(*DATABASE_DAMAGE, TypeError):
         ((seq,),) = connection.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = ?", [table]).fetchall()
-        last = min(max(seq, 0), MAX_LAST_ID)
-    ranges, n_failed = [(last + 1, 2**63 - 1), (0, last)], 0
+        last = min(max(2 * seq, 1_000), MAX_LAST_ID)  # it may be damaged, too
+    ranges, n_failed = [(last + 1, MAX_LAST_ID), (0, last)], 0
     while ranges:
         low, high = ranges.pop()
-        if not _copied(connection, copy, low, high) and low < high <= MAX_LAST_ID and n_failed < MAX_FAILED:
+        if not _copied(connection, copy, low, high) and low < high <= last and n_failed < MAX_FAILED:
             n_failed, middle = n_failed + 1, (low + high) // 2
             ranges += [(middle + 1, high), (low, middle)]
 

@@ -6,7 +6,8 @@ import contextlib
 import functools
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from semsearch.errors import IndexIncompatible
@@ -15,8 +16,10 @@ from semsearch.store.fields import enter_fields_of_all, enter_several
 
 __all__ = [
     "CHUNK_COLUMNS",
+    "COUNT",
     "DOCUMENT_COLUMNS",
     "FORMAT_VERSION",
+    "MAX_LAST_ID",
     "check_format",
     "check_kinds",
     "check_tables",
@@ -28,6 +31,15 @@ __all__ = [
 # What the checksum of a row covers, in this order. `documents.content` has one of its own, zlib's.
 CHUNK_COLUMNS = 'id, document_id, ordinal, start, "end", line_start, line_end, heading, page, text, vector_id'
 DOCUMENT_COLUMNS = "id, key, path, title, source, metadata, layout, content_hash, n_chunks"
+
+COUNT = (
+    "SELECT count(*), count(DISTINCT vector_id), count(DISTINCT d.id), "
+    "(SELECT count(*) FROM documents WHERE visible = 1) "
+    "FROM chunks c JOIN documents d ON d.id = document_id WHERE visible = 1"
+)
+"""Visible passages, the distinct vectors they have, the documents they belong to, and all documents."""
+
+MAX_LAST_ID = 2**48  # of a row of any table; larger ones come of damage
 
 APPLICATION_ID = 0x53454D53  # "SEMS": tells our databases from others that happen to be called store.db
 
@@ -127,27 +139,46 @@ def _mark_several(connection: sqlite3.Connection) -> None:
     enter_several(connection)
 
 
-def _prove_all(connection: sqlite3.Connection) -> None:
-    """Format 6: checksums cover how many passages a document has, and the roots, which go into `meta`.
+def _cover_roots_and_counts(connection: sqlite3.Connection) -> None:
+    """Format 6: checksums cover the roots, which go into `meta`, and how many passages a document has.
 
-    A document whose checksum was wrong keeps a wrong one.
+    A document whose checksum was wrong, or of which words are in no passage, gets none that is right. Raises ValueError
+    where roots cannot be what was written.
     """
-    roots = {
-        path: {"globs": json.loads(globs), "excludes": json.loads(excludes), "text_column": column}
-        for path, globs, excludes, column in connection.execute("SELECT * FROM roots ORDER BY path").fetchall()
-    }
-    if connection.execute("SELECT count(*) FROM meta").fetchone()[0]:  # not in an index that is only being made
-        row = ("roots", json.dumps(roots))
-        connection.execute("INSERT INTO meta (key, value, checksum) VALUES (?, ?, ?)", (*row, checksum_record(row)))
+    roots = {}
+    for path, *patterns, column in connection.execute("SELECT * FROM roots ORDER BY path").fetchall():
+        globs, excludes = map(json.loads, patterns)
+        if not all(isinstance(p, list) and all(isinstance(q, str) for q in p) for p in (globs, excludes)):
+            raise ValueError(f"the patterns of {path} are none")
+        roots[path] = {"globs": globs, "excludes": excludes, "text_column": column}
     connection.execute("DROP TABLE roots")
     connection.execute("ALTER TABLE documents ADD COLUMN n_chunks INTEGER NOT NULL DEFAULT 0")
-    counts = dict(connection.execute("SELECT document_id, count(*) FROM chunks GROUP BY document_id").fetchall())
-    renewed = [
-        (counts.get(row[0], 0), checksum_record((*row, counts.get(row[0], 0))), row[0])
-        for *row, checksum in connection.execute(f"SELECT {_DOCUMENT_COLUMNS_3}, checksum FROM documents")
-        if checksum_record(row) == checksum
-    ]
+    renewed = []
+    documents = f"SELECT {_DOCUMENT_COLUMNS_3}, checksum, content FROM documents"
+    chunks = 'SELECT ordinal, start, "end" FROM chunks WHERE document_id = ? ORDER BY ordinal'
+    for *row, checksum, content in connection.execute(documents):
+        places = connection.execute(chunks, [row[0]]).fetchall()
+        is_sound = checksum_record(row) == checksum and _covers(places, content)
+        renewed.append((len(places), checksum_record((*row, len(places))) if is_sound else b"", row[0]))
     connection.executemany("UPDATE documents SET n_chunks = ?, checksum = ? WHERE id = ?", renewed)
+    if connection.execute("SELECT count(*) FROM meta").fetchone()[0]:  # not in an index that is only being made
+        values = {"roots": roots, "counts": connection.execute(COUNT).fetchone()}
+        rows = [(key, json.dumps(value)) for key, value in values.items()]
+        upsert = "INSERT OR REPLACE INTO meta (key, value, checksum) VALUES (?, ?, ?)"
+        connection.executemany(upsert, [(*row, checksum_record(row)) for row in rows])
+
+
+def _covers(places: Sequence[tuple[int, int, int]], content: bytes) -> bool:
+    """Whether passages, (ordinal, start, end) in order, are all that a text was cut into: between them is no word."""
+    try:
+        text, at = zlib.decompress(content).decode("utf-8"), 0
+    except (zlib.error, UnicodeDecodeError, TypeError):
+        return False
+    for expected, (ordinal, start, end) in enumerate([*places, (len(places), len(text), len(text))]):
+        if ordinal != expected or any(map(str.isalnum, text[at:start])):
+            return False
+        at = max(at, end)
+    return True
 
 
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
@@ -156,7 +187,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _add_checksums,
     _add_field_values,
     _mark_several,
-    _prove_all,
+    _cover_roots_and_counts,
 )
 """Entry i takes format i to format i + 1."""
 
@@ -184,7 +215,7 @@ def migrate(connection: sqlite3.Connection) -> None:
         if connection.in_transaction:  # SQLite itself has taken it back where there is no room
             connection.execute("ROLLBACK")
         if isinstance(error, ValueError | TypeError | RecursionError):  # of a text that is no JSON
-            raise sqlite3.DatabaseError(f"it cannot be brought up to date: {error}") from error
+            raise sqlite3.DatabaseError(str(error)) from error
         raise
 
 
@@ -193,6 +224,8 @@ def check_format(connection: sqlite3.Connection) -> int:
 
     Raises:
         IndexIncompatible: it was written by a newer semsearch, or by another program.
+        sqlite3.DatabaseError: it says that it is of an older format than its tables. (A format that changes no table
+            needs another sign than these; `tests/compat` would tell.)
     """
     # Asked in this order, since a writer that makes the tables just now sets all three at once.
     has_tables = bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
@@ -207,6 +240,8 @@ def check_format(connection: sqlite3.Connection) -> int:
             f"the index has format {version}, and this semsearch reads up to {FORMAT_VERSION}. "
             "Upgrade it: pip install --upgrade semsearch"
         )
+    if has_tables and version < FORMAT_VERSION and _tables_of(connection) == _expected().tables:
+        raise sqlite3.DatabaseError(f"it says that it is of format {version}, and has the tables of {FORMAT_VERSION}")
     return version
 
 
@@ -229,8 +264,9 @@ def check_values(connection: sqlite3.Connection) -> None:
     check_kinds(connection, _expected().kinds)
     for table in ("chunks", "documents", "vectors"):
         largest = f"(SELECT max(id) FROM {table})"
-        known = f"(SELECT typeof(seq) = 'integer' AND seq >= {largest} FROM sqlite_sequence WHERE name = '{table}')"
-        if not connection.execute(f"SELECT {largest} IS NULL OR {known}").fetchone()[0]:
+        is_known = f"typeof(seq) = 'integer' AND seq BETWEEN {largest} AND {MAX_LAST_ID}"
+        sql = f"SELECT {largest} IS NULL OR (SELECT {is_known} FROM sqlite_sequence WHERE name = '{table}')"
+        if not connection.execute(sql).fetchone()[0]:
             raise sqlite3.DatabaseError(f"the last id of {table} is not known")
 
 

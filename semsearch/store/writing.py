@@ -20,7 +20,6 @@ from semsearch.store.derived import LEXICAL, Changes, Derived, add_shard, record
 from semsearch.store.fields import enter_fields
 from semsearch.store.files import DATABASE, LOCK, command, open_private, writer_lock
 from semsearch.store.metadata import (
-    COUNT,
     DATABASE_DAMAGE,
     MAX_VARIABLES,
     FileState,
@@ -28,11 +27,21 @@ from semsearch.store.metadata import (
     connect,
     is_unwritable,
     read_meta,
+    read_meta_rows,
     unpack_document,
 )
 from semsearch.store.nearest import SearchKind
-from semsearch.store.schema import CHUNK_COLUMNS, DOCUMENT_COLUMNS, check_format, check_tables, check_values, migrate
-from semsearch.store.sealing import SEAL, Sums, break_seal, broken_files, read_seal, seal
+from semsearch.store.schema import (
+    CHUNK_COLUMNS,
+    COUNT,
+    DOCUMENT_COLUMNS,
+    FORMAT_VERSION,
+    check_format,
+    check_tables,
+    check_values,
+    migrate,
+)
+from semsearch.store.sealing import SEAL, Seal, break_seal, broken_files, read_seal, restore_seal, seal
 from semsearch.store.tokens import TokenWriter
 from semsearch.store.vectors import shard_files, unreadable_shards, write_sums
 from semsearch.types import Chunk, Document, FloatArray
@@ -57,7 +66,7 @@ class StoreWriter:
         from sqlite_utils import Database
 
         self.path = path
-        connection = connect(path, read_only=False)
+        connection, before = connect(path, read_only=False), 0
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
@@ -70,6 +79,11 @@ class StoreWriter:
             connection.close()
             if is_unwritable(error):  # the file may be sound: see `unwritable`
                 raise
+            if 0 < before < FORMAT_VERSION:
+                raise IndexCorrupt(
+                    f"{path / DATABASE}, of format {before}, cannot be brought up to date ({error}). Move {path} away, "
+                    f"and make it anew: {command('index FOLDER', path)}"
+                ) from error
             raise _damaged(path, str(error)) from error
         self.db = Database(connection)
         self.tokens = TokenWriter(path)
@@ -98,43 +112,52 @@ class StoreWriter:
 
     @classmethod
     @contextlib.contextmanager
-    def open_locked(cls, path: Path, *, must_be_sealed: bool = True) -> Iterator[StoreWriter]:
-        """As `open`, for who holds the lock; without `must_be_sealed`, whatever the database's bytes are."""
+    def open_locked(cls, path: Path, *, to_repair: bool = False) -> Iterator[StoreWriter]:
+        """As `open`, for who holds the lock; with `to_repair`, whatever the database's bytes are."""
         write_ignore(path)
-        before, is_damaged = None, False
+        before, is_whole = None, False
         with contextlib.suppress(FileNotFoundError, IndexCorrupt):  # a lost seal is made anew
             before = read_seal(path)
-        if must_be_sealed and before is not None:
+        if before is not None and not to_repair:
             _check_seal(path, before)
-        break_seal(path)
+        break_seal(path, by_repair=to_repair)
         try:
             writer = cls(path)
         except BaseException:
             if before is not None:
-                seal(path, before)
+                restore_seal(path, before)
             raise
         log = path / f"{DATABASE}-wal"
         try:
-            if must_be_sealed and before is None:  # by which nothing is proven
+            if before is None and not to_repair:  # nothing is proven
                 check_values(writer.db.conn)
             yield writer
             writer._write_touched()
+            is_whole = True
         except DATABASE_DAMAGE as error:
-            if before is not None or is_unwritable(error):
+            is_whole = not to_repair and (before is not None or is_unwritable(error))  # all that was committed
+            if is_whole or to_repair:
                 raise
-            is_damaged = True
             raise _damaged(path, str(error)) from error
+        except BaseException:
+            is_whole = not to_repair
+            raise
         finally:
-            is_same = before is not None and log.name not in before and not _size(log)
+            is_same = before is not None and log.name not in before.sums and not _size(log) and not to_repair
             connection = writer.db.conn
             connection.execute("PRAGMA busy_timeout = 0")  # a reader may keep the log from being copied back
             with contextlib.suppress(sqlite3.OperationalError):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            meta = []
+            with contextlib.suppress(*DATABASE_DAMAGE):
+                meta = read_meta_rows(connection)
             connection.close()
             writer.tokens.close()
-            if not is_damaged:
-                with contextlib.suppress(OSError):  # all that was committed is durable; the next run seals
-                    seal(path, before if is_same else None)
+            with contextlib.suppress(OSError):  # all that was committed is durable; the next run seals
+                if before is not None and is_same:
+                    restore_seal(path, before)
+                elif is_whole:
+                    seal(path, meta)
 
     def _add_checksums(self, before: int) -> None:
         """Take the files of an index of an older format, which had no checksums, as they are found.
@@ -361,9 +384,13 @@ class StoreWriter:
         wanted = SearchKind(**{**(self.meta.get("search_kind") or {}), **values.get("search_kind", {})})
         derived, changes = Derived(self.path, self.db), Changes(staged, dropped)
         lexical, ann = derived.renew(model, self.meta, changes, wanted, encode_sample)
-        generation = self.meta.get("generation", 0) + 1
-        counts = [generation, *self.rows(COUNT)[0]]  # a second a million chunks, which no reader has to spend
-        self.set_meta(generation=generation, ann=ann, lexical=lexical, counts=counts, **values)
+        self.set_meta(ann=ann, lexical=lexical, **values)
+        self.begin_state()
+
+    def begin_state(self) -> None:
+        """Say that what is visible is another state than before, and how much it is."""
+        counts = list(self.rows(COUNT)[0])  # a second a million chunks, which no reader has to spend
+        self.set_meta(generation=self.meta.get("generation", 0) + 1, counts=counts)
 
     def tidy(self) -> None:
         """Join shards and remove files, where it is worth it, after a new state is visible."""
@@ -444,14 +471,14 @@ def write_ignore(path: Path) -> None:
         stream.write(IGNORE_EVERYTHING)
 
 
-def _check_seal(path: Path, sums: Sums) -> None:
+def _check_seal(path: Path, known: Seal) -> None:
     """Make sure that the database is what the last writer left.
 
     Raises:
         IndexIncompatible: it is a newer semsearch's.
         IndexCorrupt: it is not.
     """
-    broken = broken_files(path, sums)
+    broken = broken_files(path, known)
     if broken:
         connection = connect(path, read_only=True)
         with contextlib.closing(connection), contextlib.suppress(*DATABASE_DAMAGE):

@@ -396,7 +396,7 @@ def test_passages_without_their_document_are_damage(copy: Path) -> None:
     with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
         connection.execute("DELETE FROM documents WHERE key = 'd7'")
     problems = [damage.what for damage in verify(copy, embedder=ToyEmbedder()).damages]
-    assert "documents that are gone: 1" in problems and any("documents that is not there" in what for what in problems)
+    assert "documents that are gone: 1" in problems and any("one of documents that is not there" in p for p in problems)
     report = verify(copy, repair=True, embedder=ToyEmbedder())
     assert not report.damages and not report.is_sound and (report.to_index, report.n_lost) == ((), 1)
 
@@ -443,6 +443,82 @@ def test_what_sqlite_can_still_read_is_kept(original: Path, tmp_path: Path) -> N
         shutil.rmtree(copy)
     assert n_mended >= len(pages) - 1 and max(n_kept) == 43 > min(n_kept)  # all but `meta`
     assert sorted(n_encoded)[:-1] == [0] * (n_mended - 1)  # all but `shards`
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_a_repair_that_is_cut_off_is_done_again(copy: Path, is_sealed: bool) -> None:
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        before = connection.execute("SELECT * FROM field_values ORDER BY 1, 2, 3, 4").fetchall()
+        connection.execute("UPDATE field_values SET document_id = 'x' WHERE document_id = 5")
+    if not is_sealed:
+        break_seal(copy)
+    for file in (copy / "vectors").glob("000000.*"):
+        file.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        verify(copy, repair=True, embedder=ToyEmbedder(fail_after=0))
+    report = verify(copy, embedder=ToyEmbedder())
+    assert "the last repair was cut off" in [damage.what for damage in report.damages]
+    with pytest.raises(IndexCorrupt, match="verify --repair"):
+        build_index(make_documents(41), index=copy, embedder=ToyEmbedder())
+    assert verify(copy, repair=True, embedder=ToyEmbedder()).is_sound
+    with closing(sqlite3.connect(copy / "store.db")) as connection:
+        assert connection.execute("SELECT * FROM field_values ORDER BY 1, 2, 3, 4").fetchall() == before
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+@pytest.mark.parametrize(
+    ("change", "lost"),
+    [
+        (["UPDATE documents SET title = 'zz' WHERE id = 7", "vectors/000000.npy"], 1),
+        (["DELETE FROM shards WHERE name = '000000'", "DELETE FROM documents WHERE path IS NULL"], 40),
+        (["UPDATE chunks SET vector_id = 9223372036854775807 WHERE id = 5"], 1),
+        (["UPDATE chunks SET id = 9223372036854775807 WHERE id = 5"], 1),
+        (["UPDATE documents SET id = 9223372036854775807 WHERE id = 5"], 1),
+        (["UPDATE sqlite_sequence SET seq = 9223372036854775807"], 0),
+        (
+            [
+                "CREATE TEMP TABLE two AS SELECT id, text_hash FROM vectors WHERE id IN (5, 6)",
+                "UPDATE vectors SET text_hash = randomblob(16) WHERE id IN (5, 6)",
+                "UPDATE vectors SET text_hash = (SELECT two.text_hash FROM two WHERE two.id = 11 - vectors.id) "
+                "WHERE id IN (5, 6)",
+            ],
+            0,
+        ),
+        (["UPDATE meta SET value = '{}' WHERE key = 'roots'"], 0),
+        (["DELETE FROM meta WHERE key IN ('counts', 'roots')", "DELETE FROM documents WHERE id IN (3, 4)"], 2),
+        (["DELETE FROM meta", "DELETE FROM chunks WHERE document_id = 5"], 1),
+        (["PRAGMA user_version = 4"], 0),
+    ],
+)
+def test_after_a_repair_an_index_goes_on(copy: Path, change: list[str], lost: int, is_sealed: bool) -> None:
+    """Whatever two things are damaged at once."""
+    expected, toy = contents(copy), ToyEmbedder()
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        if any(sql.startswith("DELETE FROM documents") for sql in change):
+            connection.execute("PRAGMA foreign_keys = ON")
+        for sql in change:
+            if sql.startswith("vectors/"):
+                flip(copy / sql, random.Random(0))
+            else:
+                connection.execute(sql)
+    if not is_sealed:
+        break_seal(copy)
+    if not is_sealed and any("meta" in sql for sql in change):  # of which nobody has a copy
+        if "DELETE" in change[0]:
+            with pytest.raises(IndexNotFound, match="semsearch index FOLDER"):
+                verify(copy, repair=True, embedder=toy)
+        else:
+            assert "semsearch index" in verify(copy, repair=True, embedder=toy).damages[0].fix
+        return
+    report = verify(copy, repair=True, embedder=toy)
+    assert not report.damages and len(report.to_index) + report.n_lost == lost
+    assert verify(copy, embedder=toy).is_sound
+    for documents in (make_documents(40), [Document("new", f"A new text for {change}.")]):
+        build_index(documents, index=copy, embedder=toy)
+    remove([], ids=["new"], index=copy)
+    build_index(index=copy, embedder=toy)
+    assert contents(copy) == expected and len(inspect_index(copy).roots) == 1
+    assert verify(copy, embedder=toy).is_sound
 
 
 def test_a_full_disk_costs_a_repair_nothing(copy: Path) -> None:
@@ -666,6 +742,30 @@ def test_an_index_that_is_brought_up_to_date_keeps_its_damage(copy: Path) -> Non
     toy = ToyEmbedder()
     build_index(make_documents(41)[40:], index=copy, embedder=toy)
     assert [damage.what for damage in verify(copy, embedder=toy).damages] == ["the document d7 is not what was written"]
+
+
+@pytest.mark.parametrize("globs", ["3", "null", "[1]", '"*.md"', "[1"])
+def test_roots_that_cannot_be_brought_up_to_date_are_told(copy: Path, globs: str) -> None:
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        make_older(connection, 3)
+        connection.execute("UPDATE roots SET globs = ?", [globs])
+    break_seal(copy)
+    with pytest.raises(IndexCorrupt, match=r"format 3.*away.*semsearch index FOLDER"):
+        build_index(make_documents(1), index=copy, embedder=ToyEmbedder())
+
+
+def test_a_document_that_lost_passages_before_it_was_brought_up_to_date_is_found(copy: Path) -> None:
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        make_older(connection, 3)
+        connection.execute("DELETE FROM chunks WHERE document_id = 5")
+    break_seal(copy)
+    toy = ToyEmbedder()
+    build_index(make_documents(41)[40:], index=copy, embedder=toy)
+    report = verify(copy, repair=True, embedder=toy)
+    assert (report.to_index, report.n_lost, report.damages) == (("d4",), 0, ())
+    build_index(make_documents(40), index=copy, embedder=toy)
+    with Searcher.open(copy, embedder=toy) as searcher:
+        assert "d4" in {hit.document.id for hit in searcher.search(make_documents(5)[4].text)}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="permissions are POSIX")
