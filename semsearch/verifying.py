@@ -424,14 +424,14 @@ def _repair_parts(options: _Options, found: _Inspection, writer: StoreWriter, *,
     if len(rows.hidden) <= n_unnamed:  # they may be those that are lost, only no longer shown
         taken_out.update(rows.hidden)
         n_unnamed -= len(rows.hidden)
-    to_index = repairs.take_out(taken_out) if taken_out else ()
+    names, n_unnamed = repairs.take_out(taken_out, n_unnamed)
     if rows.hashes:
         repairs.correct_hashes(rows.hashes)
     built = writer.meta["model"]
     mend_vectors(repairs, lambda: options.load(built), found.vectors, lambda done, n: tell("encoding", done, n))
     # Of a database that was rewritten they may name passages that are no longer in it.
-    ann, words = (is_rewritten or found.damaged(part) for part in ("nearest neighbours", "words"))
-    ann, words = ann or bool(taken_out), words or bool(taken_out)
+    is_other = is_rewritten or bool(taken_out)
+    ann, words = (is_other or found.damaged(part) for part in ("nearest neighbours", "words"))
     if ann or words:
         tell("making FAISS and lexical index anew", 0, 0)
         repairs.rebuild(lexical=words, ann=ann)
@@ -441,7 +441,8 @@ def _repair_parts(options: _Options, found: _Inspection, writer: StoreWriter, *,
         writer.set_meta(tokens_whole=True)
     if is_rewritten:
         repairs.renew_unproven()
-    return Gone(to_index, n_unnamed)
+    repairs.finish()
+    return Gone(tuple(names), n_unnamed)
 
 
 def _start_anew(path: Path) -> str:

@@ -136,12 +136,15 @@ class Repairs:
 
     # What follows from the vectors and the tables
 
-    def take_out(self, documents: Mapping[int, str]) -> tuple[str, ...]:
+    def take_out(self, documents: Mapping[int, str], n_unnamed: int) -> tuple[list[str], int]:
         """Delete documents, by row, and what was staged; the next run reads their files. `rebuild` has to follow.
 
-        Gives the paths of the files, or the ids given with the rows where the index knows no such file.
+        Gives the paths of the files, or the ids given with the rows where the index knows no such file, and how many
+        are gone beside these: `n_unnamed`, and of both what a repair that was cut off had found. Until `finish` the
+        index remembers them.
         """
         store, rows = self.store, [(i,) for i in documents]
+        known, n_known = store.meta.get("gone") or ([], 0)
         paths: dict[int, str] = {}
         with store.db.atomic():
             for row in rows:
@@ -151,7 +154,14 @@ class Repairs:
             store.db.conn.executemany("DELETE FROM documents WHERE id = ?", rows)
             again = [(file,) for file in paths.values()]
             store.db.conn.executemany("UPDATE files SET content_hash = NULL WHERE path = ?", again)
-        return tuple(sorted({paths.get(i, name) for i, name in documents.items()}))
+            names = sorted({*known, *(paths.get(i, name) for i, name in documents.items())})
+            store.set_meta(gone=[names, n_known + n_unnamed])
+            store.begin_state()
+        return names, n_known + n_unnamed
+
+    def finish(self) -> None:
+        """Forget what was gone, as whoever asked for the repair is told now."""
+        self.store.set_meta(gone=None)
 
     def rebuild(self, *, lexical: bool, ann: bool) -> None:
         """Make the lexical index and the FAISS file anew from what is visible, without encoding."""
