@@ -429,12 +429,10 @@ def _repair_parts(options: _Options, found: _Inspection, writer: StoreWriter, *,
         repairs.correct_hashes(rows.hashes)
     built = writer.meta["model"]
     mend_vectors(repairs, lambda: options.load(built), found.vectors, lambda done, n: tell("encoding", done, n))
-    # Of a database that was rewritten they may name passages that are no longer in it.
-    is_other = is_rewritten or bool(taken_out)
-    ann, words = (is_other or found.damaged(part) for part in ("nearest neighbours", "words"))
-    if ann or words:
+    ann, words = (found.damaged(part) for part in ("nearest neighbours", "words"))
+    if is_rewritten or taken_out or ann or words:
         tell("making FAISS and lexical index anew", 0, 0)
-        repairs.rebuild(lexical=words, ann=ann)
+        repairs.rebuild(lexical=is_rewritten or bool(taken_out) or words, ann=ann)
     if found.damaged("tokens"):
         writer.tokens.drop_unsound()
         mend_codes(repairs, lambda: options.load(built), lambda done, n: tell("encoding", done, n))

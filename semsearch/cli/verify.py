@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import click
@@ -59,8 +60,10 @@ def _show(report: VerifyReport) -> None:
             click.echo(f"          {clean_line(damage.what)}")
         for note in check.notes:
             click.echo(f"          note: {clean_line(note)}")
-    for damage in report.mended:
-        click.echo(f"mended  {damage.part}: {clean_line(damage.what)}")
+    for part, damages in itertools.groupby(report.mended, lambda damage: damage.part):
+        first, *others = damages
+        more = f" (and {len(others):,} more)" if others else ""
+        click.echo(f"mended  {part}: {clean_line(first.what)}{more}")
     for item in report.to_index:
         click.echo(f"gone    {clean_line(short_path(item))}: was damaged")
     if report.n_lost:

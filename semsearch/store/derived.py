@@ -74,19 +74,19 @@ class Derived:
         self.path = path
         self.db = db
 
-    def save_lexical(self, meta: Mapping[str, Any], changes: Changes) -> str:
+    def save_lexical(self, meta: Mapping[str, Any], changes: Changes, *, is_sound: bool) -> str:
         """Bring the lexical index to the chunks that are visible now, and say which folder it is.
 
-        `meta` is that of the state before.
+        `meta` is that of the state before, whose lexical index is not used unless it `is_sound`.
         """
         staged, dropped = changes.staged, changes.dropped
         n_visible = int(self.db.execute("SELECT count(*) FROM chunks").fetchone()[0])
         n_staged = sum(n for _, n in self._chunks_of(staged))
         base = self.path / str(meta.get("lexical", LEXICAL))
-        if not n_staged and not dropped and (base / "meta.json").is_file():
+        if is_sound and not n_staged and not dropped:
             return base.name
         folder = self.path / f"{LEXICAL}-{meta.get('generation', 0) + 1:06d}"
-        writer = LexicalWriter(folder, base)
+        writer = LexicalWriter(folder, base if is_sound else None)
         is_lost = writer.n_entries != n_visible - n_staged + len(dropped)  # or holds something else
         is_all_dropped = 0 < writer.n_entries == len(dropped)  # a deletion takes a kilobyte of memory until the commit
         if is_lost or is_all_dropped:
@@ -137,11 +137,9 @@ class Derived:
     ) -> tuple[str, dict[str, Any] | None]:
         """`save_lexical` and `save_ann`, with nothing taken over that is damaged, and their checksums."""
         words, ann = str(meta.get("lexical", LEXICAL)), (meta.get("ann") or {}).get("file")
-        if not self.is_sound(words):
-            shutil.rmtree(self.path / words, ignore_errors=True)
         if ann and not self.is_sound(ann):
             (self.path / ann).unlink(missing_ok=True)  # one of its kind is made anew
-        lexical = self.save_lexical(meta, changes)
+        lexical = self.save_lexical(meta, changes, is_sound=self.is_sound(words))
         saved = self.save_ann(model, meta, wanted, encode) if model else None
         if lexical != words:
             self.record_lexical(lexical)
@@ -155,8 +153,12 @@ class Derived:
         (self.path / name).chmod(0o700)
         for file in files:
             file.chmod(0o600)  # tantivy would let others read them
-        self.db.execute("DELETE FROM checksums WHERE path GLOB ?", [f"{LEXICAL}*/*"])
+        self.forget_lexical()
         record_checksums(self.path, self.db, (f"{name}/{file.name}" for file in files if file.suffix != ".lock"))
+
+    def forget_lexical(self) -> None:
+        """Have it made anew."""
+        self.db.execute("DELETE FROM checksums WHERE path GLOB ?", [f"{LEXICAL}*/*"])
 
     def record_ann(self, ann: Mapping[str, Any] | None) -> None:
         """Note what the FAISS file is like."""

@@ -261,6 +261,11 @@ class Store:
                 f"Bring it up to date: {command('index', path)}"
             )
         if not complete:
+            known = None
+            with contextlib.suppress(OSError, IndexCorrupt):
+                known = read_seal(path)
+            if known is not None and {key for key, *_ in known.meta} >= NEEDED_META:
+                raise self._damaged("has lost values that it was sealed with")
             raise IndexNotFound(
                 f"the index in {path} was never finished. Finish it with: {command('index FOLDER', path)}"
             )

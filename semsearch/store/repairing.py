@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -145,6 +144,8 @@ class Repairs:
         """
         store, rows = self.store, [(i,) for i in documents]
         known, n_known = store.meta.get("gone") or ([], 0)
+        if rows or n_unnamed:  # else nothing is lost, whatever cuts the repair off
+            break_seal(store.path, by_repair=store.meta_rows())
         paths: dict[int, str] = {}
         with store.db.atomic():
             for row in rows:
@@ -155,20 +156,22 @@ class Repairs:
             again = [(file,) for file in paths.values()]
             store.db.conn.executemany("UPDATE files SET content_hash = NULL WHERE path = ?", again)
             names = sorted({*known, *(paths.get(i, name) for i, name in documents.items())})
-            store.set_meta(gone=[names, n_known + n_unnamed])
-            store.begin_state()
+            if rows or n_unnamed:
+                store.set_meta(gone=[names, n_known + n_unnamed])
+                store.begin_state()
         return names, n_known + n_unnamed
 
     def finish(self) -> None:
         """Forget what was gone, as whoever asked for the repair is told now."""
-        self.store.set_meta(gone=None)
+        if self.store.meta.get("gone"):
+            self.store.set_meta(gone=None)
 
     def rebuild(self, *, lexical: bool, ann: bool) -> None:
-        """Make the lexical index and the FAISS file anew from what is visible, without encoding."""
+        """Bring the lexical index and the FAISS file to what is visible, or make them anew, without encoding."""
         store = self.store
-        if lexical:
-            shutil.rmtree(store.path / str(store.meta.get("lexical", LEXICAL)), ignore_errors=True)
         with store.db.atomic():
+            if lexical:
+                self._derived.forget_lexical()
             if ann:
                 self._derived.record_ann(None)
             store.save_derived({}, staged=(), dropped=())
@@ -236,7 +239,7 @@ def rewrite_database(path: Path) -> bool:
         new.chmod(0o600)
         for suffix in ("-wal", "-shm"):
             (path / f"{DATABASE}{suffix}").unlink(missing_ok=True)
-        break_seal(path, by_repair=True)  # what is made anew afterwards is not there yet
+        break_seal(path, by_repair=_sealed_meta(path))  # what is made anew afterwards is not there yet
         new.replace(path / DATABASE)
         sync_folder(path)
         return True
@@ -289,8 +292,9 @@ def _copy_rows(connection: sqlite3.Connection, new: Path, sealed_meta: MetaRows)
             raise sqlite3.DatabaseError("it is of another format")
     # Each statement is a transaction: in one that has met damage, all that follow it fail.
     _copied(connection, _COPY.format("meta", "*", "1"))
+    needed = NEEDED_META.union(key for key, *_ in sealed_meta)
     try:
-        is_whole = parse_meta(connection.execute("SELECT * FROM fresh.meta")).keys() >= NEEDED_META
+        is_whole = parse_meta(connection.execute("SELECT * FROM fresh.meta")).keys() >= needed
     except DATABASE_DAMAGE:
         is_whole = False
     if not is_whole:

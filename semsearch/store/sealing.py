@@ -39,9 +39,9 @@ class Seal:
         return not self.sums
 
 
-def break_seal(path: Path, *, by_repair: bool = False) -> None:
-    """Note that somebody is about to write."""
-    _write(path, Seal({}) if by_repair else None)
+def break_seal(path: Path, *, by_repair: MetaRows | None = None) -> None:
+    """Note that somebody is about to write; with the rows of `meta`, that what he leaves if cut off is damage."""
+    _write(path, None if by_repair is None else Seal({}, by_repair))
 
 
 def seal(path: Path, meta: MetaRows = ()) -> None:

@@ -41,7 +41,7 @@ from semsearch.store.schema import (
     check_values,
     migrate,
 )
-from semsearch.store.sealing import SEAL, Seal, break_seal, broken_files, read_seal, restore_seal, seal
+from semsearch.store.sealing import SEAL, MetaRows, Seal, break_seal, broken_files, read_seal, restore_seal, seal
 from semsearch.store.tokens import TokenWriter
 from semsearch.store.vectors import shard_files, unreadable_shards, write_sums
 from semsearch.types import Chunk, Document, FloatArray
@@ -120,7 +120,8 @@ class StoreWriter:
             before = read_seal(path)
         if before is not None and not to_repair:
             _check_seal(path, before)
-        break_seal(path, by_repair=to_repair)
+        if before is None or not before.is_of_repair:
+            break_seal(path)
         try:
             writer = cls(path)
         except BaseException:
@@ -177,6 +178,10 @@ class StoreWriter:
             if before > 1:
                 with contextlib.suppress(FileNotFoundError):
                     derived.record_lexical(str(self.meta.get("lexical", LEXICAL)))
+
+    def meta_rows(self) -> MetaRows:
+        """Those of the `meta` table."""
+        return read_meta_rows(self.db.conn)
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """All rows of a statement."""
@@ -362,6 +367,7 @@ class StoreWriter:
             remembered = {**self.meta.get("roots", {}), **(roots or {})}
             values["roots"] = {path: remembered[path] for path in sorted(remembered.keys() - gone)}
             finished = self._run_roots | gone
+            values |= {"gone": None} if "gone" in self.meta else {}
             values["unfinished"] = [r for r in self.meta.get("unfinished", []) if r not in finished]
             self.save_derived(values, staged=staged, dropped=dropped, encode_sample=encode_sample)
         self.tidy()
@@ -478,6 +484,8 @@ def _check_seal(path: Path, known: Seal) -> None:
         IndexIncompatible: it is a newer semsearch's.
         IndexCorrupt: it is not.
     """
+    if known.is_of_repair:
+        raise IndexCorrupt(f"the last repair of {path} was cut off. Finish it: {command('verify --repair', path)}")
     broken = broken_files(path, known)
     if broken:
         connection = connect(path, read_only=True)

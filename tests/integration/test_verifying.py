@@ -527,6 +527,47 @@ def test_after_a_repair_an_index_goes_on(copy: Path, change: list[str], lost: in
     assert verify(copy, embedder=toy).is_sound
 
 
+def test_a_repair_that_fails_for_another_reason_leaves_the_index_usable(copy: Path) -> None:
+    (copy / "tokens.db").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        verify(copy, repair=True, embedder=ToyEmbedder(fail_after=0))
+    toy, expected = ToyEmbedder(), ask(copy)
+    assert "tokens" in {damage.part for damage in verify(copy, embedder=toy).damages}
+    build_index(make_documents(40), index=copy, embedder=toy)
+    assert verify(copy, embedder=toy).is_sound and ask(copy) == expected
+
+
+def test_lost_values_of_meta_are_told_and_taken_from_the_seal(copy: Path) -> None:
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        connection.execute("DELETE FROM meta WHERE key = 'ann'")
+    with pytest.raises(IndexCorrupt, match="verify --repair"):
+        ask(copy)
+    for key in ("token_vectors", "unfinished", "settings", "ann"):
+        with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+            before = connection.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
+            connection.execute("DELETE FROM meta WHERE key = ?", [key])
+        assert verify(copy, repair=True, embedder=ToyEmbedder()).is_sound
+        with closing(sqlite3.connect(copy / "store.db")) as connection:
+            after = connection.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
+        assert after == before or key == "ann"
+
+
+def test_readers_find_all_files_while_an_index_is_repaired(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
+        connection.execute("UPDATE chunks SET line_start = 7 WHERE document_id = 12")
+    asked = []
+
+    def save(self: StoreWriter, *args: object, **options: object) -> None:
+        derive(self, *args, **options)  # type: ignore[arg-type]
+        with Searcher.open(copy, embedder=ToyEmbedder()) as searcher:
+            asked.append(searcher.search("kettle", mode="lexical", k=3))
+
+    derive = StoreWriter.save_derived
+    monkeypatch.setattr(StoreWriter, "save_derived", save)
+    report = verify(copy, repair=True, embedder=ToyEmbedder())
+    assert (report.to_index, report.damages) == (("d11",), ()) and len(asked[0]) == 3
+
+
 def test_a_full_disk_costs_a_repair_nothing(copy: Path) -> None:
     expected, toy, before = ask(copy), ToyEmbedder(), resource.getrlimit(resource.RLIMIT_FSIZE)
     with closing(sqlite3.connect(copy / "store.db")) as connection, connection:
