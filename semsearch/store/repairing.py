@@ -184,7 +184,6 @@ class Repairs:
         with self.store.db.atomic():
             rows = [(text_hash, i) for i, text_hash in hashes.items()]
             execute = self.store.db.conn.executemany  # two may have each other's, and one of no passage that of another
-            execute("UPDATE vectors SET text_hash = randomblob(16) WHERE id = ?", ((i,) for i in hashes))
             execute("UPDATE vectors SET text_hash = randomblob(16) WHERE text_hash = ? AND id != ?", rows)
             execute("UPDATE vectors SET text_hash = ? WHERE id = ?", rows)
 
