@@ -279,6 +279,7 @@ def test_a_message_of_sqlite_that_is_no_text_is_damage_too(copy: Path) -> None:
         ("UPDATE checksums SET size = 'a' WHERE path GLOB 'vectors/*' OR path GLOB 'ann*'", {}),
         ("UPDATE checksums SET checksum = 7", {}),
         ("UPDATE sqlite_sequence SET seq = 'last'", {}),
+        ("UPDATE sqlite_sequence SET seq = 1", {}),
         ("UPDATE documents SET n_chunks = 'one' WHERE id = 5", {}),
         ("UPDATE documents SET visible = 'yes' WHERE id = 5", {}),
         ("UPDATE documents SET visible = 0 WHERE id = 5", {}),
