@@ -135,7 +135,7 @@ class _Inspection:
         is_proven: whether the database is, byte by byte, what the last writer left.
         is_database_broken: whether its bytes, its structure or what it says are damaged.
         rows: what is wrong with documents and passages.
-        n_lost: visible documents with passages that are not there any more.
+        n_lost: visible documents that were counted and are not there any more.
         vectors: files of shards, by path in the index, that are not what was written.
     """
 
